@@ -1,0 +1,161 @@
+"""Reverse-mode differentiation of a directed acyclic graph of Tensors, by Tensor.backward and mg.grad.
+
+Source: S. Linnainmaa, The representation of the cumulative rounding error of an algorithm (1970);
+A. Griewank and A. Walther, Evaluating Derivatives, 2nd ed. (2008), chapter 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy import ndarray
+
+if TYPE_CHECKING:
+    from microgrid.tensor import Tensor
+
+
+def reverse_topological(root: Tensor) -> list[Tensor]:
+    """The nodes that `root` depends on and that need a gradient, each after all of its readers.
+
+    A depth-first post-order, reversed. The stack is a list, so no chain is too deep for Python.
+
+    Source: R. Tarjan, Edge-disjoint spanning trees and depth-first search (1976).
+    """
+    order = []
+    seen = set()
+    stack: list[Tensor | None] = [root]
+    while stack:
+        node = stack.pop()
+        if node is None:  # everything below the node under this mark is done
+            order.append(stack.pop())
+        elif node not in seen:
+            seen.add(node)
+            stack.append(node)
+            stack.append(None)
+            for operand in node.operands:
+                if operand.requires_grad and operand not in seen:
+                    stack.append(operand)
+    order.reverse()
+    return order  # type: ignore[return-value]
+
+
+def accumulate_gradients(order: list[Tensor], seed: Any) -> None:
+    """Fill `.grad` of every node in `order` (reverse topological); leaves add to what they hold.
+
+    The VJP rules run on plain numbers and arrays: nothing is recorded. One and two operands are
+    written out because they are nearly every node, and this loop is the cost of learning.
+    """
+    for node in order:
+        if node.operands:
+            node.grad = None
+    root = order[0]
+    root.grad = seed if root.grad is None else root.grad + seed
+    for node in order:
+        primitive = node.primitive
+        g = node.grad
+        if primitive is None:
+            if type(g) is ndarray:
+                node.grad = g.copy()  # a leaf's gradient is the user's: it shares memory with nobody
+            continue
+        if g is None:
+            continue  # every reader's rule said that nothing flows here
+        operands = node.operands
+        rules = primitive.vjps
+        try:
+            if node.params or len(rules) != len(operands) or len(rules) > 2:
+                found = operand_cotangents(node, g, node.value, [x.value for x in operands])
+            elif len(rules) == 1:
+                found = [rules[0](g, node.value, operands[0].value)]
+            else:
+                x, y = operands
+                a, b = x.value, y.value
+                found = [
+                    rules[0](g, node.value, a, b) if x.requires_grad else None,
+                    rules[1](g, node.value, a, b) if y.requires_grad else None,
+                ]
+        except ArithmeticError:
+            found = operand_cotangents(node, g, node.value, [x.value for x in operands])
+        for operand, cotangent in zip(operands, found):  # noqa: B905  (strict= costs more than the sum)
+            if cotangent is not None:
+                value = operand.value
+                kind = type(value)
+                if type(cotangent) is not kind or (
+                    kind is ndarray and (cotangent.shape != value.shape or cotangent.dtype is not value.dtype)
+                ):
+                    cotangent = fit(cotangent, value)
+                held = operand.grad
+                operand.grad = cotangent if held is None else held + cotangent
+
+
+def gradients(order: list[Tensor], seed: Any, read: Callable[[Tensor], Any]) -> dict[Tensor, Any]:
+    """The cotangent of every node in `order` that one reaches, leaving the nodes as they are.
+
+    `read` says what the rules see of a node: its value, and the cotangents are numbers; or the node
+    itself, and they are Tensors that can be differentiated again.
+    """
+    found = {order[0]: seed}
+    for node in order:
+        if node.primitive is None or node not in found:
+            continue
+        cotangents = operand_cotangents(node, found[node], read(node), map(read, node.operands))
+        for operand, cotangent in zip(node.operands, cotangents, strict=True):
+            if cotangent is not None:
+                cotangent = unbroadcast(cotangent, operand.shape)
+                held = found.get(operand)
+                found[operand] = cotangent if held is None else held + cotangent
+    return found
+
+
+def operand_cotangents(node: Tensor, g: Any, out: Any, values: Iterable[Any]) -> list[Any]:
+    """What each VJP rule of `node` says; None for an operand that needs no gradient."""
+    values = list(values)
+    rule_of = node.primitive.rule  # type: ignore[union-attr]
+
+    def apply(g: Any, out: Any, values: list[Any]) -> list[Any]:
+        return [
+            rule_of(index)(g, out, *values, **node.params) if operand.requires_grad else None
+            for index, operand in enumerate(node.operands)
+        ]
+
+    try:
+        return apply(g, out, values)
+    except ArithmeticError:  # Python scalars raise where arrays give inf or nan
+        return apply(as_array_scalar(g), as_array_scalar(out), list(map(as_array_scalar, values)))
+
+
+def unbroadcast(cotangent: Any, shape: tuple[int, ...]) -> Any:
+    """Sum over the axes along which an operand of `shape` was broadcast; undoes NumPy's broadcasting.
+
+    >>> import numpy as np
+    >>> unbroadcast(np.ones((4, 3)), (3,)).tolist()
+    [4.0, 4.0, 4.0]
+    >>> unbroadcast(np.ones((4, 3)), (4, 1)).tolist()
+    [[3.0], [3.0], [3.0], [3.0]]
+    """
+    found = np.shape(cotangent)
+    if found == shape:
+        return cotangent
+    extra = len(found) - len(shape)
+    kept = tuple(1 if n == 1 else m for n, m in zip(shape, found[max(extra, 0) :], strict=False))
+    summed = (*range(extra), *(extra + i for i, n in enumerate(kept) if n != found[extra + i]))
+    if summed:
+        cotangent = np.sum(cotangent, axis=summed).reshape(kept)
+    return cotangent if np.shape(cotangent) == shape else np.broadcast_to(cotangent, shape)
+
+
+def fit(cotangent: Any, value: Any) -> Any:
+    """The cotangent in the shape, dtype and kind (Python float or array) of the value it belongs to."""
+    if type(value) is float:
+        return float(np.sum(cotangent))
+    shape = np.shape(value)
+    cotangent = unbroadcast(cotangent, shape)
+    if shape == ():
+        return value.dtype.type(cotangent) if isinstance(value, np.generic) else np.asarray(cotangent, value.dtype)
+    return np.asarray(cotangent, dtype=value.dtype)
+
+
+def as_array_scalar(value: Any) -> Any:
+    """A Python float as `np.float64`, whose arithmetic gives inf and nan instead of raising."""
+    return np.float64(value) if type(value) is float else value

@@ -1,0 +1,105 @@
+"""find_cycles: which nodes of a graph really recur."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import networkx as nx
+
+from microgrid.graph import Graph
+from microgrid.leaves import State
+from microgrid.tensor import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Cycle:
+    """A recurrence: a strongly connected component that contains a delay.
+
+    Attributes
+    ----------
+    states : tuple of State
+        The states in it, whose delay edges close it.
+    nodes : tuple of Tensor
+        All nodes in it, operands before the operations that read them.
+    path : tuple of Tensor
+        A shortest way from the first state back to itself.
+    """
+
+    states: tuple[State, ...]
+    nodes: tuple[Tensor, ...]
+    path: tuple[Tensor, ...]
+
+    def __str__(self) -> str:
+        return " → ".join(word(node) for node in self.path)
+
+    def __repr__(self) -> str:
+        return f"Cycle({self})"
+
+
+def word(node: Tensor) -> str:
+    """The node in a path: the user's name for it, or its operation."""
+    if node.name is not None:
+        return node.name
+    if isinstance(node, State) or node.primitive is None:
+        return "state"
+    return node.primitive.name
+
+
+def strong_components(graph: Graph) -> list[list[Tensor]]:
+    """The strongly connected components in an order in which they can be computed.
+
+    A delay counts as an edge from `next` to the state. Within a component, operands come first.
+    Source: R. Tarjan, Depth-first search and linear graph algorithms, SIAM J. Comput. 1 (1972).
+    """
+    position = {node: i for i, node in enumerate(graph.nodes)}  # networkx compares nodes by ==
+    directed: nx.DiGraph[int] = nx.DiGraph()
+    directed.add_nodes_from(range(len(graph.nodes)))
+    directed.add_edges_from((position[tail], position[head]) for tail, head, _ in graph.edges())
+    components = [sorted(component) for component in nx.strongly_connected_components(directed)]
+    condensed = nx.condensation(directed, scc=components)
+    order = nx.lexicographical_topological_sort(condensed, key=lambda i: components[i][0])
+    return [[graph.nodes[i] for i in components[c]] for c in order]
+
+
+def find_cycles(graph: Graph) -> list[Cycle]:
+    """The cycles of a graph, in the order in which they can be computed.
+
+    A state whose `next` does not depend on it is a pure delay, and no cycle.
+
+    >>> x, h, past = mg.input(1.0, name="x"), mg.state(0.0, name="h"), mg.state(0.0, name="past")
+    >>> h.next = mg.tanh(x + h)
+    >>> past.next = x
+    >>> mg.find_cycles(mg.Graph(h.next * past))
+    [Cycle(h → add → tanh → h)]
+    """
+    return [
+        Cycle(
+            states=tuple(node for node in component if isinstance(node, State)),
+            nodes=tuple(component),
+            path=shortest_loop(component),
+        )
+        for component in strong_components(graph)
+        if is_cyclic(component)
+    ]
+
+
+def is_cyclic(component: list[Tensor]) -> bool:
+    """Whether a strongly connected component contains a delay: has several nodes, or feeds itself."""
+    node = component[0]
+    return len(component) > 1 or (isinstance(node, State) and node.next is node)
+
+
+def shortest_loop(component: list[Tensor]) -> tuple[Tensor, ...]:
+    """A shortest path from the component's first state back to itself."""
+    position = {node: i for i, node in enumerate(component)}
+    start = next(i for i, node in enumerate(component) if isinstance(node, State))
+    readers: nx.DiGraph[int] = nx.DiGraph()
+    for node, i in position.items():
+        readers.add_edges_from((position[operand], i) for operand in node.operands if operand in position)
+        if isinstance(node, State):
+            readers.add_edge(position[node.next], i)
+    if readers.has_edge(start, start):
+        loop = [start]
+    else:
+        loop = min((nx.shortest_path(readers, reader, start) for reader in readers.successors(start)), key=len)
+    return tuple(component[i] for i in [start, *loop])

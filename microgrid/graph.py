@@ -1,0 +1,238 @@
+"""Graph: the nodes behind some outputs, the delay edges included, with a name for each."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+
+from microgrid.errors import CausalityError, NameClashError, OperandTypeError, UnknownNameError, did_you_mean
+from microgrid.leaves import Input, Parameter, State
+from microgrid.tensor import ArrayLike, Tensor, describe
+
+if TYPE_CHECKING:
+    from microgrid.cycles import Cycle
+    from microgrid.unroll import Unrolled
+
+
+class Graph:
+    """A recorded network: everything its outputs depend on, in this timestep or an earlier one.
+
+    Parameters
+    ----------
+    *outputs : Tensor
+        The nodes of interest, such as the loss.
+    **named_outputs : Tensor
+        The same, under a name by which the graph knows them.
+
+    Attributes
+    ----------
+    nodes : tuple of Tensor
+        Operands before the operations that read them; delay edges do not count.
+    outputs : tuple of Tensor
+    inputs, parameters, states : tuple of Tensor
+        The leaves of each kind.
+    varying : frozenset of Tensor
+        The nodes with a value per timestep; all others have one for the whole sequence.
+
+    Raises
+    ------
+    NameClashError
+        If two nodes have the same name.
+    StateError
+        If a state has no `next`.
+    CausalityError
+        If the initial value of a state changes over time.
+
+    Examples
+    --------
+    >>> x, h = mg.input(1.0, name="x"), mg.state(0.0, name="h")
+    >>> h.next = mg.tanh(x + 0.5 * h)
+    >>> net = mg.Graph(h.next)
+    >>> net.cycles
+    [Cycle(h → multiply → add → tanh → h)]
+    >>> net["tanh_1"] is h.next
+    True
+    """
+
+    def __init__(self, *outputs: Tensor, **named_outputs: Tensor) -> None:
+        self.outputs: tuple[Tensor, ...] = (*outputs, *named_outputs.values())
+        if not self.outputs:
+            raise OperandTypeError("mg.Graph() needs at least one output: mg.Graph(loss)")
+        for output in self.outputs:
+            if not isinstance(output, Tensor):
+                raise OperandTypeError(f"mg.Graph takes Tensors, not {type(output).__name__} {output!r:.60}")
+        self.nodes: tuple[Tensor, ...] = tuple(nodes_behind(self.outputs))
+        self.inputs = tuple(node for node in self.nodes if isinstance(node, Input))
+        self.parameters = tuple(node for node in self.nodes if isinstance(node, Parameter))
+        self.states = tuple(node for node in self.nodes if isinstance(node, State))
+        self.varying = frozenset(varying_nodes(self.nodes))
+        self.names = unique_names(self.nodes, {node: name for name, node in named_outputs.items()})
+        self._by_name = {name: node for node, name in self.names.items()}
+        for state in self.states:
+            if state.initial in self.varying:
+                raise CausalityError(
+                    f"the initial value of {self.names[state]!r}, {describe(state.initial)}, changes over time; "
+                    "it must be known before the first timestep"
+                )
+
+    @functools.cached_property
+    def cycles(self) -> list[Cycle]:
+        """The recurrences: strongly connected components that contain a delay."""
+        from microgrid.cycles import find_cycles
+
+        return find_cycles(self)
+
+    def unroll(
+        self,
+        sequences: Mapping[str, Sequence[ArrayLike] | ArrayLike] | None = None,
+        /,
+        *,
+        steps: int | None = None,
+        initial: Mapping[Any, ArrayLike] | None = None,
+        **named_sequences: Sequence[ArrayLike] | ArrayLike,
+    ) -> Unrolled:
+        """The ordinary acyclic graph with one copy of the varying nodes per timestep. See `mg.unroll`."""
+        from microgrid.unroll import unroll
+
+        return unroll(self, {**(sequences or {}), **named_sequences}, steps=steps, initial=initial)
+
+    @property
+    def output(self) -> Tensor:
+        """The only output."""
+        if len(self.outputs) > 1:
+            raise UnknownNameError(f"the graph has {len(self.outputs)} outputs: take one of graph.outputs")
+        return self.outputs[0]
+
+    def find(self, key: str | Tensor) -> Tensor:
+        """The node of this name, or the node itself if it is part of the graph."""
+        if isinstance(key, Tensor):
+            if key in self.names:
+                return key
+            raise UnknownNameError(f"{describe(key)} is no node of this graph")
+        if key not in self._by_name:
+            raise UnknownNameError(f"the graph has no node {key!r}. {did_you_mean(key, self._by_name)}")
+        return self._by_name[key]
+
+    def __getitem__(self, name: str | Tensor) -> Tensor:
+        return self.find(name)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.names if isinstance(key, Tensor) else key in self._by_name
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.nodes)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    def __repr__(self) -> str:
+        outputs = ", ".join(self.names[output] for output in self.outputs)
+        counts = [
+            f"{len(self.nodes)} nodes",
+            *(
+                f"{len(group)} {word if len(group) == 1 else word + 's'}"
+                for group, word in [(self.parameters, "parameter"), (self.inputs, "input"), (self.states, "state")]
+                if group
+            ),
+        ]
+        return f"Graph({outputs}: {', '.join(counts)})"
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all nodes."""
+        for node in self.nodes:
+            node.zero_grad()
+
+    def edges(self) -> Iterator[tuple[Tensor, Tensor, str]]:
+        """(from, to, kind), in the direction of computation; kind is operand, initial or delay."""
+        for node in self.nodes:
+            kind = "initial" if isinstance(node, State) else "operand"
+            for operand in node.operands:
+                yield operand, node, kind
+            if isinstance(node, State):
+                yield node.next, node, "delay"
+
+    def to_networkx(self) -> nx.MultiDiGraph[str]:
+        """The graph for networkx, nodes by name.
+
+        Nodes carry `tensor`, `op`, `shape` and `varies`; edges carry `kind`: operand, initial or delay.
+        """
+        exported: nx.MultiDiGraph[str] = nx.MultiDiGraph()
+        for node in self.nodes:
+            exported.add_node(
+                self.names[node], tensor=node, op=kind_of(node), shape=node.shape, varies=node in self.varying
+            )
+        for tail, head, kind in self.edges():
+            exported.add_edge(self.names[tail], self.names[head], kind=kind)
+        return exported
+
+
+def nodes_behind(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """All nodes the outputs depend on, through operands and delays, operands first."""
+    order: list[Tensor] = []
+    seen: set[Tensor] = set()
+    roots = list(reversed(outputs))
+    while roots:
+        stack: list[Tensor | None] = [roots.pop()]
+        while stack:
+            node = stack.pop()
+            if node is None:
+                done = stack.pop()
+                assert done is not None
+                order.append(done)
+                if isinstance(done, State):
+                    roots.insert(0, done.next)
+            elif node not in seen:
+                seen.add(node)
+                stack += [node, None, *(x for x in reversed(node.operands) if x not in seen)]
+    return order
+
+
+def varying_nodes(nodes: Sequence[Tensor]) -> set[Tensor]:
+    """The nodes that have a value per timestep, given all nodes with operands first."""
+    varying: set[Tensor] = set()
+    for node in nodes:
+        primitive = node.primitive
+        if isinstance(node, Input | State) or (
+            primitive is not None and not primitive.over_time and any(x in varying for x in node.operands)
+        ):
+            varying.add(node)
+    return varying
+
+
+def kind_of(node: Tensor) -> str:
+    """parameter, input, state, the operation's name, or constant."""
+    if isinstance(node, Parameter | Input | State):
+        return type(node).__name__.lower()
+    return node.primitive.name if node.primitive is not None else "constant"
+
+
+def unique_names(nodes: Sequence[Tensor], aliases: Mapping[Tensor, str]) -> dict[Tensor, str]:
+    """A name for every node: the user's, or its kind with a number."""
+    names: dict[Tensor, str] = {}
+    owners: dict[str, Tensor] = {}
+    for node in nodes:
+        name = aliases.get(node, node.name)
+        if name is None:
+            continue
+        if name in owners:
+            other = owners[name]
+            raise NameClashError(
+                f"two nodes are named {name!r}: {kind_of(other)} of shape {other.shape}, named at {other.place}, and "
+                f"{kind_of(node)} of shape {node.shape}, named at {node.place}. Rename one of them."
+            )
+        names[node], owners[name] = name, node
+    counts: dict[str, int] = {}
+    for node in nodes:
+        if node in names:
+            continue
+        kind = kind_of(node)
+        while True:
+            counts[kind] = counts.get(kind, 0) + 1
+            name = f"{kind}_{counts[kind]}"
+            if name not in owners:
+                break
+        names[node], owners[name] = name, node
+    return {node: names[node] for node in nodes}

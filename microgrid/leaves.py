@@ -1,0 +1,170 @@
+"""The leaves of a network: parameters, inputs, and the states that close its cycles."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from microgrid.errors import CyclicGraphError, OperandTypeError, StateError
+from microgrid.ops.time import DELAY
+from microgrid.tensor import ArrayLike, Tensor, caller_place, describe, leaf_value, set_up_leaf
+
+
+class Parameter(Tensor):
+    """A leaf that training changes; the same object in every timestep (weight sharing)."""
+
+    __slots__ = ()
+
+
+class Input(Tensor):
+    """A leaf that takes a new value at every timestep; its `value` is the example, that of step 0."""
+
+    __slots__ = ()
+
+
+class State(Tensor):
+    """The value that another node, `next`, had one timestep ago.
+
+    The edge from `next` back to the state is the delay: the only edge that may close a cycle. At the
+    first timestep the state has its `initial` value.
+    """
+
+    __slots__ = ("_next", "_next_place")
+
+    _next: Tensor | None
+    _next_place: str
+
+    @property
+    def initial(self) -> Tensor:
+        """The value at the first timestep, as a node; a learnable one receives its gradient."""
+        return self.operands[0]
+
+    @property
+    def next(self) -> Tensor:
+        """The node whose value the state takes one timestep later; set it once.
+
+        Raises StateError if it is read before it is set, set twice, or of another shape or dtype
+        than the initial value.
+        """
+        if self._next is None:
+            raise StateError(f"the state {describe(self)} has no next yet: set {self.name or 'state'}.next = ...")
+        return self._next
+
+    @next.setter
+    def next(self, node: Tensor) -> None:
+        name = self.name or "state"
+        if not isinstance(node, Tensor):
+            raise OperandTypeError(f"{name}.next takes a Tensor, not {type(node).__name__}")
+        if self._next is not None:
+            raise StateError(
+                f"{name}.next was set before, at {self._next_place}: a state has one next. "
+                "Make a second mg.state(...) for a second recurrence."
+            )
+        if node.shape != self.shape:
+            raise StateError(
+                f"{name}.next is {describe(node, 2)} of shape {node.shape}, but the state {name!r} starts with shape "
+                f"{self.shape}. Give it an initial value of the shape of its next: mg.state(np.zeros({node.shape}))."
+            )
+        if node.dtype != self.dtype:
+            raise StateError(
+                f"{name}.next is {describe(node, 2)} of dtype {node.dtype}, but the state {name!r} starts with dtype "
+                f"{self.dtype}. Give it an initial value of that dtype: np.zeros({node.shape}, np.{node.dtype})."
+            )
+        self._next = node
+        self._next_place = caller_place(2)
+
+    @classmethod
+    def _check_backward(cls, root: Tensor, order: list[Tensor]) -> None:
+        from microgrid.graph import Graph  # above this module: only a refusal looks there
+
+        if all(node._next is None for node in order if isinstance(node, State)):
+            return
+        graph = Graph(root)
+        if graph.cycles:
+            cycle = graph.cycles[0]
+            name = describe(root, 3)
+            variable = name.strip("'") if name.startswith("'") else "output"
+            raise CyclicGraphError(
+                f"{name} depends on {cycle.states[0].name or 'a state'!r}, which feeds itself: {cycle}. "
+                "Plain backpropagation would never end, or would stop after one timestep. "
+                f"Unroll first: mg.Graph({variable}).unroll(...).backward()."
+            )
+
+
+def parameter(value: ArrayLike, *, name: str | None = None) -> Parameter:
+    """A leaf that training changes, shared by all timesteps.
+
+    Parameters
+    ----------
+    value : float or array of floats, any shape
+        Where training starts.
+    name : str, optional
+        Shown in pictures and errors, and the key of its gradient.
+
+    Raises
+    ------
+    GradientError
+        If `value` holds integers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mg.parameter(np.zeros((3, 2)), name="W").shape
+    (3, 2)
+    """
+    leaf = Parameter(leaf_value(value))
+    set_up_leaf(leaf, name, requires_grad=True)
+    return leaf
+
+
+def input(example: ArrayLike, *, name: str | None = None, requires_grad: bool | None = None) -> Input:
+    """A leaf that takes a new value at every timestep.
+
+    Parameters
+    ----------
+    example : number or array, the shape of one timestep
+        The value at step 0, so that operations run, and fail, where they are written.
+    name : str, optional
+        The keyword by which `unroll` takes its sequence.
+    requires_grad : bool, optional
+        Whether the gradient with respect to it is computed; by default, if it holds floats.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mg.input(np.zeros((8, 3)), name="x").shape     # (batch, features)
+    (8, 3)
+    """
+    leaf = Input(leaf_value(example))
+    set_up_leaf(leaf, name, requires_grad)
+    return leaf
+
+
+def state(initial: ArrayLike, *, name: str | None = None) -> State:
+    """A leaf whose value at step t is what its `next` was at step t−1.
+
+    Parameters
+    ----------
+    initial : number, array or Tensor, the shape of the state
+        The value at step 0. A Tensor, such as a parameter, is learnable: it receives its gradient.
+    name : str, optional
+        Shown in pictures and errors; the key of its final value.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> U = mg.parameter(0.5 * np.eye(2), name="U")
+    >>> h = mg.state(np.ones((1, 2)), name="h")
+    >>> h.next = mg.tanh(h @ U)
+    >>> mg.Graph(h.next).cycles
+    [Cycle(h → matmul → tanh → h)]
+    """
+    if isinstance(initial, Tensor):
+        start = initial
+    else:
+        start = Tensor(leaf_value(initial))
+        start.requires_grad = bool(np.issubdtype(start.dtype, np.floating))
+    leaf = State(start.value, DELAY, (start,), requires_grad=start.requires_grad)
+    leaf._next = None
+    if name is not None:
+        leaf.rename(name, caller_place(2))
+    return leaf

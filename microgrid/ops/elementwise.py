@@ -1,0 +1,442 @@
+"""Operations on each element by itself, with NumPy's broadcasting."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from microgrid.primitive import primitive
+from microgrid.tensor import ArrayLike, Tensor
+
+
+@primitive(np.add, vjp=(lambda g, out, x, y: g, lambda g, out, x, y: g), label="+")
+def add(x: Any, y: Any) -> Any:
+    """Sum of two arrays, elementwise.
+
+    >>> mg.add(mg.tensor([1.0, 2.0]), 3).value.tolist()
+    [4.0, 5.0]
+    """
+    return x + y
+
+
+@primitive(np.subtract, vjp=(lambda g, out, x, y: g, lambda g, out, x, y: -g), label="−")
+def subtract(x: Any, y: Any) -> Any:
+    """Difference of two arrays, elementwise.
+
+    >>> mg.subtract(mg.tensor(5.0), 3.0).value
+    2.0
+    """
+    return x - y
+
+
+@primitive(np.multiply, vjp=(lambda g, out, x, y: g * y, lambda g, out, x, y: g * x), label="×")
+def multiply(x: Any, y: Any) -> Any:
+    """Product of two arrays, elementwise.
+
+    >>> mg.multiply(mg.tensor(5.0), 3.0).value
+    15.0
+    """
+    return x * y
+
+
+@primitive(np.divide, vjp=(lambda g, out, x, y: g / y, lambda g, out, x, y: -g * out / y), label="÷")
+def divide(x: Any, y: Any) -> Any:
+    """Quotient of two arrays, elementwise.
+
+    >>> mg.divide(mg.tensor(6.0), 3.0).value
+    2.0
+    """
+    return x / y
+
+
+@primitive(np.negative, vjp=lambda g, out, x: -g, label="neg")
+def negative(x: Any) -> Any:
+    """Each element with the other sign.
+
+    >>> mg.negative(mg.tensor(2.0)).value
+    -2.0
+    """
+    return -x
+
+
+def python_power(x: float, y: float) -> float:
+    """`x ** y` on Python numbers; never complex, as in NumPy."""
+    return math.pow(x, y) if x < 0 else x**y
+
+
+@primitive(
+    np.power,
+    np.float_power,
+    vjp=(
+        # the exponent of the derivative is kept at 0 where y is 0, so that 0 ** -1 never appears
+        lambda g, out, x, y: g * y * x ** (y - 1 + (y == 0)),
+        lambda g, out, x, y: g * out * np.log(np.where(x > 0, x, 1.0)),
+    ),
+    scalar=python_power,
+    label="^",
+)
+def power(x: Any, y: Any) -> Any:
+    """`x` to the power `y`, elementwise.
+
+    The gradient with respect to `y` is taken as 0 where `x` is not positive.
+
+    >>> x = mg.tensor(3.0)
+    >>> mg.power(x, 2).backward(); x.grad
+    6.0
+    """
+    return np.asarray(x) ** y if type(x) is int and type(y) is int else x**y
+
+
+@primitive(np.positive, vjp=lambda g, out, x: g, label="=")
+def positive(x: Any) -> Any:
+    """The same value as a node of its own.
+
+    >>> mg.positive(mg.tensor(2.0)).value
+    2.0
+    """
+    return +x
+
+
+@primitive(np.exp, vjp=lambda g, out, x: g * out, scalar=math.exp)
+def exp(x: Any) -> Any:
+    """e to the power of each element.
+
+    >>> mg.exp(mg.tensor(0.0)).value
+    1.0
+    """
+    return np.exp(x)
+
+
+@primitive(np.log, vjp=lambda g, out, x: g / x, scalar=math.log)
+def log(x: Any) -> Any:
+    """Natural logarithm of each element.
+
+    >>> mg.log(mg.tensor(1.0)).value
+    0.0
+    """
+    return np.log(x)
+
+
+@primitive(np.log1p, vjp=lambda g, out, x: g / (1 + x), scalar=math.log1p)
+def log1p(x: Any) -> Any:
+    """log(1 + x), exact for small x.
+
+    >>> mg.log1p(mg.tensor(0.0)).value
+    0.0
+    """
+    return np.log1p(x)
+
+
+@primitive(np.expm1, vjp=lambda g, out, x: g * (out + 1), scalar=math.expm1)
+def expm1(x: Any) -> Any:
+    """exp(x) − 1, exact for small x.
+
+    >>> mg.expm1(mg.tensor(0.0)).value
+    0.0
+    """
+    return np.expm1(x)
+
+
+@primitive(np.sqrt, vjp=lambda g, out, x: g / (2 * out), scalar=math.sqrt, label="√")
+def sqrt(x: Any) -> Any:
+    """Square root of each element; its gradient at 0 is infinite.
+
+    >>> mg.sqrt(mg.tensor(9.0)).value
+    3.0
+    """
+    return np.sqrt(x)
+
+
+@primitive(np.square, vjp=lambda g, out, x: g * (2 * x), label="x²")
+def square(x: Any) -> Any:
+    """Square of each element.
+
+    >>> mg.square(mg.tensor(3.0)).value
+    9.0
+    """
+    return x * x
+
+
+@primitive(np.absolute, np.fabs, vjp=lambda g, out, x: g * np.sign(x), scalar=abs, label="|x|")
+def absolute(x: Any) -> Any:
+    """Absolute value of each element; its subgradient at 0 is taken as 0.
+
+    >>> mg.absolute(mg.tensor(-3.0)).value
+    3.0
+    """
+    return np.absolute(x)
+
+
+@primitive(np.sign)
+def sign(x: Any) -> Any:
+    """−1, 0 or 1 by the sign of each element. No gradient flows through it.
+
+    >>> mg.sign(mg.tensor([-3.0, 0.0])).value.tolist()
+    [-1.0, 0.0]
+    """
+    return np.sign(x)
+
+
+@primitive(np.sin, vjp=lambda g, out, x: g * np.cos(x), scalar=math.sin)
+def sin(x: Any) -> Any:
+    """Sine of each element, in radians.
+
+    >>> mg.sin(mg.tensor(0.0)).value
+    0.0
+    """
+    return np.sin(x)
+
+
+@primitive(np.cos, vjp=lambda g, out, x: -g * np.sin(x), scalar=math.cos)
+def cos(x: Any) -> Any:
+    """Cosine of each element, in radians.
+
+    >>> mg.cos(mg.tensor(0.0)).value
+    1.0
+    """
+    return np.cos(x)
+
+
+@primitive(np.tanh, vjp=lambda g, out, x: g * (1 - out * out), scalar=math.tanh)
+def tanh(x: Any) -> Any:
+    """Hyperbolic tangent of each element.
+
+    >>> mg.tanh(mg.tensor(0.0)).value
+    0.0
+    """
+    return np.tanh(x)
+
+
+def python_sigmoid(x: float) -> float:
+    """The logistic function of a Python number, without overflow."""
+    e = math.exp(-abs(x))
+    return (1.0 if x >= 0 else e) / (1.0 + e)
+
+
+@primitive(vjp=lambda g, out, x: g * (out * (1 - out)), scalar=python_sigmoid, label="σ")
+def sigmoid(x: Any) -> Any:
+    """The logistic function 1 / (1 + exp(−x)) of each element, without overflow.
+
+    >>> mg.sigmoid(mg.tensor(0.0)).value
+    0.5
+    """
+    e = np.exp(-np.absolute(x))
+    return np.where(x >= 0, np.ones_like(e), e) / (1 + e)
+
+
+@primitive(vjp=lambda g, out, x: g * (x > 0), scalar=lambda x: x if x > 0 else 0.0)
+def relu(x: Any) -> Any:
+    """The positive part max(x, 0) of each element; its subgradient at 0 is taken as 0.
+
+    >>> mg.relu(mg.tensor([-1.0, 2.0])).value.tolist()
+    [0.0, 2.0]
+    """
+    return np.maximum(x, 0)
+
+
+@primitive(
+    vjp=lambda g, out, x: g * np.exp(x - out),  # exp(x - softplus(x)) is sigmoid(x)
+    scalar=lambda x: max(x, 0.0) + math.log1p(math.exp(-abs(x))),
+)
+def softplus(x: Any) -> Any:
+    """log(1 + exp(x)) of each element, a smooth relu, without overflow.
+
+    >>> round(mg.softplus(mg.tensor(0.0)).value, 6)
+    0.693147
+    """
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.absolute(x)))
+
+
+GELU_SCALE, GELU_CUBE = math.sqrt(2 / math.pi), 0.044715
+
+
+def gelu_vjp(g: Any, out: Any, x: Any) -> Any:
+    t = np.tanh(GELU_SCALE * (x + GELU_CUBE * x * x * x))
+    inner = GELU_SCALE * (1 + 3 * GELU_CUBE * x * x)
+    return g * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * inner)
+
+
+@primitive(
+    vjp=gelu_vjp,
+    scalar=lambda x: 0.5 * x * (1 + math.tanh(GELU_SCALE * (x + GELU_CUBE * x * x * x))),
+)
+def gelu(x: Any) -> Any:
+    """Gaussian error linear unit of each element, in its tanh form (free of erf).
+
+    Source: D. Hendrycks and K. Gimpel, Gaussian Error Linear Units (2016), section 2.
+
+    >>> mg.gelu(mg.tensor(0.0)).value
+    0.0
+    """
+    return 0.5 * x * (1 + np.tanh(GELU_SCALE * (x + GELU_CUBE * x * x * x)))
+
+
+@primitive(
+    np.maximum,
+    vjp=(
+        lambda g, out, x, y: np.where(x == y, g / 2, np.where(x > y, g, 0.0)),
+        lambda g, out, x, y: np.where(x == y, g / 2, np.where(x > y, 0.0, g)),
+    ),
+    scalar=max,
+    label="max",
+)
+def maximum(x: Any, y: Any) -> Any:
+    """The larger of two arrays, elementwise; where they tie, each gets half of the gradient.
+
+    >>> mg.maximum(mg.tensor([1.0, 5.0]), 3.0).value.tolist()
+    [3.0, 5.0]
+    """
+    return np.maximum(x, y)
+
+
+@primitive(
+    np.minimum,
+    vjp=(
+        lambda g, out, x, y: np.where(x == y, g / 2, np.where(x < y, g, 0.0)),
+        lambda g, out, x, y: np.where(x == y, g / 2, np.where(x < y, 0.0, g)),
+    ),
+    scalar=min,
+    label="min",
+)
+def minimum(x: Any, y: Any) -> Any:
+    """The smaller of two arrays, elementwise; where they tie, each gets half of the gradient.
+
+    >>> mg.minimum(mg.tensor([1.0, 5.0]), 3.0).value.tolist()
+    [1.0, 3.0]
+    """
+    return np.minimum(x, y)
+
+
+@primitive(
+    np.where,
+    vjp=(
+        None,
+        lambda g, out, condition, x, y: np.where(condition, g, 0.0),
+        lambda g, out, condition, x, y: np.where(condition, 0.0, g),
+    ),
+)
+def where(condition: Any, x: Any, y: Any) -> Any:
+    """`x` where `condition` holds and `y` elsewhere; the condition has no gradient.
+
+    >>> mg.where(mg.tensor([True, False]), 1.0, 2.0).value.tolist()
+    [1.0, 2.0]
+    """
+    return np.where(condition, x, y)
+
+
+def clip(x: ArrayLike, min: ArrayLike | None = None, max: ArrayLike | None = None) -> Tensor:
+    """Each element held between `min` and `max`; a bound that is None does not bind.
+
+    The gradient passes where `x` lies inside the bounds or on them; a bound receives no gradient.
+
+    Raises
+    ------
+    OperandTypeError
+        If both bounds are missing.
+
+    >>> mg.clip(mg.tensor([-2.0, 0.5, 2.0]), -1, 1).value.tolist()
+    [-1.0, 0.5, 1.0]
+    """
+    return clip_between(x, -math.inf if min is None else min, math.inf if max is None else max)
+
+
+@primitive(
+    vjp=(lambda g, out, x, low, high: g * ((x >= low) & (x <= high)), None, None),
+)
+def clip_between(x: Any, low: Any, high: Any) -> Any:
+    return np.clip(x, low, high)
+
+
+# --- comparisons: no gradient flows through them ---------------------------------------------------
+
+
+@primitive(np.equal, label="=")
+def equal(x: Any, y: Any) -> Any:
+    """Whether the elements are equal.
+
+    >>> mg.equal(mg.tensor([1.0, 2.0]), 2.0).value.tolist()
+    [False, True]
+    """
+    return x == y
+
+
+@primitive(np.not_equal, label="≠")
+def not_equal(x: Any, y: Any) -> Any:
+    """Whether the elements differ.
+
+    >>> mg.not_equal(mg.tensor([1.0, 2.0]), 2.0).value.tolist()
+    [True, False]
+    """
+    return x != y
+
+
+@primitive(np.less, label="<")
+def less(x: Any, y: Any) -> Any:
+    """Whether the elements of `x` are smaller.
+
+    >>> mg.less(mg.tensor([1.0, 2.0]), 2.0).value.tolist()
+    [True, False]
+    """
+    return x < y
+
+
+@primitive(np.less_equal, label="≤")
+def less_equal(x: Any, y: Any) -> Any:
+    """Whether the elements of `x` are smaller or equal.
+
+    >>> mg.less_equal(mg.tensor([1.0, 3.0]), 2.0).value.tolist()
+    [True, False]
+    """
+    return x <= y
+
+
+@primitive(np.greater, label=">")
+def greater(x: Any, y: Any) -> Any:
+    """Whether the elements of `x` are larger.
+
+    >>> mg.greater(mg.tensor([1.0, 3.0]), 2.0).value.tolist()
+    [False, True]
+    """
+    return x > y
+
+
+@primitive(np.greater_equal, label="≥")
+def greater_equal(x: Any, y: Any) -> Any:
+    """Whether the elements of `x` are larger or equal.
+
+    >>> mg.greater_equal(mg.tensor([1.0, 2.0]), 2.0).value.tolist()
+    [False, True]
+    """
+    return x >= y
+
+
+@primitive(np.logical_and, np.bitwise_and, label="and")
+def logical_and(x: Any, y: Any) -> Any:
+    """Whether both elements are true.
+
+    >>> mg.logical_and(mg.tensor([True, True]), mg.tensor([True, False])).value.tolist()
+    [True, False]
+    """
+    return np.logical_and(x, y)
+
+
+@primitive(np.logical_or, np.bitwise_or, label="or")
+def logical_or(x: Any, y: Any) -> Any:
+    """Whether either element is true.
+
+    >>> mg.logical_or(mg.tensor([True, False]), mg.tensor([False, False])).value.tolist()
+    [True, False]
+    """
+    return np.logical_or(x, y)
+
+
+@primitive(np.logical_not, np.invert, label="not")
+def logical_not(x: Any) -> Any:
+    """Whether each element is false.
+
+    >>> mg.logical_not(mg.tensor([True, False])).value.tolist()
+    [False, True]
+    """
+    return np.logical_not(x)

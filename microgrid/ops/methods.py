@@ -1,0 +1,78 @@
+"""The operators and methods of Tensor, bound to the functions that record them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from microgrid.ops import elementwise, index, linalg, reduce, shape
+from microgrid.tensor import ArrayLike, Tensor
+
+
+def swapped(function: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
+    """The same operation with the operands exchanged, for `2 - tensor`."""
+    return lambda x, y: function(y, x)
+
+
+def flatten(x: ArrayLike) -> Tensor:
+    return shape.reshape(x, -1)
+
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    "__neg__": elementwise.negative,
+    "__pos__": elementwise.positive,
+    "__abs__": elementwise.absolute,
+    "__invert__": elementwise.logical_not,
+    "__getitem__": index.getitem,
+    "reshape": lambda x, *sizes: shape.reshape(x, shape.one_sequence(sizes)),
+    "transpose": lambda x, *axes: shape.transpose(x, shape.one_sequence(axes) if axes else None),
+    "permute": shape.permute,
+    "flatten": flatten,
+    "abs": elementwise.absolute,
+    "clip": elementwise.clip,
+    "swapaxes": shape.swapaxes,
+    "squeeze": shape.squeeze,
+}
+for symbol, function in {
+    "add": elementwise.add,
+    "sub": elementwise.subtract,
+    "mul": elementwise.multiply,
+    "truediv": elementwise.divide,
+    "pow": elementwise.power,
+    "matmul": linalg.matmul,
+    "and": elementwise.logical_and,
+    "or": elementwise.logical_or,
+}.items():
+    OPERATORS[f"__{symbol}__"] = function
+    OPERATORS[f"__r{symbol}__"] = swapped(function)
+for symbol, function in {
+    "lt": elementwise.less,
+    "le": elementwise.less_equal,
+    "gt": elementwise.greater,
+    "ge": elementwise.greater_equal,
+    "eq": elementwise.equal,
+    "ne": elementwise.not_equal,
+}.items():
+    OPERATORS[f"__{symbol}__"] = function
+NAMED_AS_THEIR_FUNCTION: tuple[Any, ...] = (
+    elementwise.exp,
+    elementwise.log,
+    elementwise.sqrt,
+    elementwise.square,
+    elementwise.tanh,
+    elementwise.sigmoid,
+    elementwise.relu,
+    reduce.sum,
+    reduce.mean,
+    reduce.max,
+    reduce.min,
+    reduce.var,
+    reduce.std,
+    reduce.prod,
+    reduce.cumsum,
+    reduce.softmax,
+    reduce.log_softmax,
+)
+OPERATORS |= {function.__name__: function for function in NAMED_AS_THEIR_FUNCTION}
+for attribute, bound in OPERATORS.items():
+    setattr(Tensor, attribute, bound)

@@ -1,0 +1,99 @@
+"""Optimisers: change parameters by their gradients."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from microgrid.errors import GradientError
+from microgrid.tensor import Tensor, describe
+
+
+class Adam:
+    """Adaptive moment estimation.
+
+    Parameters
+    ----------
+    parameters : iterable of Tensor
+    lr : float
+        Step size.
+    betas : (float, float)
+        Decay of the running means of the gradient and of its square.
+    eps : float
+        Added to the denominator.
+
+    Source: D. P. Kingma and J. Ba, Adam: a method for stochastic optimization (2015).
+
+    Examples
+    --------
+    >>> x = mg.parameter(1.0, name="x")
+    >>> adam = mg.optim.Adam([x], lr=0.1)
+    >>> for _ in range(200):
+    ...     adam.zero_grad()
+    ...     (x * x).backward()
+    ...     adam.step()
+    >>> abs(x.value) < 0.01
+    True
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[Tensor],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+    ) -> None:
+        self.parameters = list(parameters)
+        if not self.parameters:
+            raise GradientError("Adam was given no parameters")
+        if not (lr > 0 and all(0 <= beta < 1 for beta in betas) and eps > 0):
+            raise GradientError(f"Adam needs lr > 0, betas in [0, 1) and eps > 0, not {lr=}, {betas=}, {eps=}")
+        self.lr, self.betas, self.eps = lr, betas, eps
+        self.steps = 0
+        self._moments: list[tuple[Any, Any]] = [(0.0, 0.0) for _ in self.parameters]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters."""
+        for parameter in self.parameters:
+            parameter.zero_grad()
+
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+        self.steps += 1
+        beta1, beta2 = self.betas
+        size = self.lr * math.sqrt(1 - beta2**self.steps) / (1 - beta1**self.steps)
+        eps = self.eps * math.sqrt(1 - beta2**self.steps)
+        for i, parameter in enumerate(self.parameters):
+            g = parameter.grad
+            if g is None:
+                continue
+            first, second = self._moments[i]
+            first = beta1 * first + (1 - beta1) * g
+            second = beta2 * second + (1 - beta2) * (g * g)
+            self._moments[i] = first, second
+            parameter.value = parameter.value - size * first / (second**0.5 + eps)
+
+
+def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
+    """Scale all gradients down together so that their joint Euclidean norm is at most `max_norm`.
+
+    Returns the norm before. Source: R. Pascanu, T. Mikolov and Y. Bengio, On the difficulty of
+    training recurrent neural networks (2013), section 3.2.
+
+    >>> x = mg.parameter(3.0)
+    >>> (x * x).backward()
+    >>> mg.optim.clip_grad_norm([x], 1.0), round(x.grad, 6)
+    (6.0, 1.0)
+    """
+    held = [parameter for parameter in parameters if parameter.grad is not None]
+    norm = math.sqrt(sum(float(np.sum(np.square(parameter.grad))) for parameter in held))
+    if not math.isfinite(norm):
+        bad = next(p for p in held if not np.all(np.isfinite(p.grad)))
+        raise GradientError(f"the gradient of {describe(bad)} is not finite: lower the learning rate or clip earlier")
+    if norm > max_norm:
+        for parameter in held:
+            parameter.grad = parameter.grad * (max_norm / (norm + 1e-12))
+    return norm

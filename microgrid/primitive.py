@@ -1,0 +1,257 @@
+"""What an operation is: one declaration of how it computes, differentiates and is drawn.
+
+ops/ declares them with the decorator `primitive`; graph, unroll and viz read the declaration.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec
+
+import numpy as np
+
+from microgrid import recording
+from microgrid.errors import MicrogridError, OperandError, OperandIndexError, OperandTypeError
+from microgrid.tensor import NO_PARAMS, NUMPY_FUNCTIONS, PYTHON_NUMBERS, ArrayLike, Tensor, constant, describe
+
+Signature = ParamSpec("Signature")
+Rule = Callable[..., Any]
+"""A VJP rule: (cotangent of the result, result, *operands, **params) → cotangent of one operand.
+
+Rules are written with operators and NumPy functions, so that they compute on arrays and record on
+Tensors. None says that nothing flows. A rule need not undo broadcasting: backward.py does."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Primitive:
+    """An operation: its rules and its looks.
+
+    Attributes
+    ----------
+    name : str
+        The NumPy name, or the field's.
+    forward : callable
+        (*operand values, **params) → value. A variadic primitive takes its operands as one list.
+    vjps : tuple of Rule
+        One per operand; empty where there is no gradient.
+    vjp_of : callable or None
+        For a variadic primitive: operand number → Rule.
+    scalar : callable
+        `forward` for Python floats.
+    label : str
+        How pictures write it.
+    over_time : bool
+        A time reduction: it reads one operand per timestep and has one value for the whole sequence.
+    """
+
+    name: str
+    forward: Callable[..., Any]
+    vjps: tuple[Rule, ...] = ()
+    vjp_of: Callable[[int], Rule] | None = None
+    scalar: Callable[..., Any] | None = None
+    label: str = ""
+    over_time: bool = False
+    variadic: bool = field(default=False)
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether any operand receives a gradient."""
+        return bool(self.vjps) or self.vjp_of is not None
+
+    def rule(self, index: int) -> Rule:
+        """The VJP rule for operand `index`."""
+        return self.vjp_of(index) if self.vjp_of is not None else self.vjps[index]
+
+    def compute(self, values: Iterable[Any], params: Mapping[str, Any]) -> Any:
+        """The value of the operation on raw numbers and arrays."""
+        values = list(values)
+        if self.variadic:
+            return self.forward(values, **params)
+        if self.scalar is not None and all(type(value) in PYTHON_NUMBERS for value in values):
+            return self.scalar(*values, **params)
+        return self.forward(*values, **params)
+
+    def __repr__(self) -> str:
+        return f"Primitive({self.name})"
+
+
+def record(primitive: Primitive, operands: Iterable[ArrayLike], params: Mapping[str, Any] = NO_PARAMS) -> Tensor:
+    """Compute a primitive and remember how: the one way by which a Tensor comes to have operands.
+
+    Raises OperandError, OperandTypeError or OperandIndexError, naming the operands, where NumPy
+    cannot compute it.
+    """
+    nodes = tuple(map(constant, operands))
+    try:
+        value = primitive.compute((node.value for node in nodes), params)
+    except Exception as error:
+        value = value_after_error(primitive, nodes, params, error)
+    if not recording.is_recording():
+        return Tensor(value)
+    requires_grad = primitive.differentiable and any(node.requires_grad for node in nodes)
+    return Tensor(value, primitive, nodes, params, requires_grad)
+
+
+def value_after_error(
+    primitive: Primitive, operands: tuple[Tensor, ...], params: Mapping[str, Any], error: Exception
+) -> Any:
+    """inf or nan where Python's scalar arithmetic raised; otherwise an error in the user's own words."""
+    if isinstance(error, MicrogridError):
+        raise error
+    values = [operand.value for operand in operands]
+    if isinstance(error, ArithmeticError | ValueError) and values and all(type(v) in PYTHON_NUMBERS for v in values):
+        return float(primitive.forward(*map(np.float64, values), **params))
+    found = ", ".join(f"{describe(operand)} {operand.shape}" for operand in operands[:6])
+    settings = "".join(f", {key}={value!r}" for key, value in params.items())
+    kind: type[MicrogridError] = OperandError
+    if isinstance(error, IndexError):
+        kind = OperandIndexError
+    elif isinstance(error, TypeError):
+        kind = OperandTypeError
+    raise kind(f"{primitive.name}({found}{settings}): {error}") from None
+
+
+def primitive(
+    *numpy_functions: Any,
+    vjp: Rule | tuple[Rule | None, ...] = (),
+    vjp_of: Callable[[int], Rule] | None = None,
+    scalar: Callable[..., Any] | None = None,
+    label: str | None = None,
+    over_time: bool = False,
+) -> Callable[[Callable[Signature, Any]], Callable[Signature, Tensor]]:
+    """Declare the decorated forward function as a primitive.
+
+    The function that comes back records: it takes Tensors, arrays or numbers where the forward
+    function takes positional operands, and settings by position or keyword. It answers for
+    `numpy_functions` when they are called on a Tensor.
+
+    Parameters
+    ----------
+    vjp : Rule or tuple of Rule
+        One per operand; None where an operand has no gradient. Without any, the result has none.
+    vjp_of : callable
+        Instead of `vjp`, for a function of one sequence of operands: operand number → Rule.
+    scalar : callable, optional
+        The forward function for Python floats.
+    label : str, optional
+        How pictures write it; by default its name.
+
+    Examples
+    --------
+    >>> @mg.primitive(np.cbrt, vjp=lambda g, out, x: g / (3 * out * out))
+    ... def cbrt(x):
+    ...     return np.cbrt(x)
+    >>> x = mg.tensor(np.array(8.0))
+    >>> np.cbrt(x).backward(); float(x.grad).__round__(6)
+    0.083333
+    """
+
+    def declare(forward: Callable[Signature, Any]) -> Callable[Signature, Tensor]:
+        names = list(inspect.signature(forward).parameters.values())
+        operand_count = sum(p.default is p.empty for p in names)
+        defaults = {p.name: p.default for p in names[operand_count:]}
+        rules = vjp if isinstance(vjp, tuple) else (vjp,)
+        declared = Primitive(
+            name=forward.__name__.rstrip("_"),
+            forward=forward,
+            vjps=tuple(rule or nothing_flows for rule in rules),
+            vjp_of=vjp_of,
+            scalar=scalar,
+            label=label or forward.__name__.rstrip("_"),
+            over_time=over_time,
+            variadic=vjp_of is not None,
+        )
+        recorder: Callable[..., Tensor]
+        if declared.variadic:
+            recorder = sequence_recorder(declared, defaults)
+        elif defaults:
+            recorder = settings_recorder(declared, operand_count, defaults)
+        elif operand_count == 1:
+            recorder = unary_recorder(declared)
+        elif operand_count == 2:
+            recorder = binary_recorder(declared)
+        else:
+            recorder = settings_recorder(declared, operand_count, defaults)
+        public = functools.wraps(forward)(recorder)
+        public.primitive = declared  # type: ignore[attr-defined]
+        for numpy_function in numpy_functions:
+            NUMPY_FUNCTIONS[numpy_function] = public
+        return public
+
+    return declare
+
+
+def nothing_flows(*_: Any, **__: Any) -> None:
+    """The VJP rule of an operand without gradient, such as the condition of `where`."""
+
+
+def unary_recorder(declared: Primitive) -> Callable[..., Tensor]:
+    """`record` for one operand and no settings, without the loops."""
+    forward, scalar, differentiable = declared.forward, declared.scalar or declared.forward, declared.differentiable
+
+    def operation(x: ArrayLike) -> Tensor:
+        if not isinstance(x, Tensor):
+            x = constant(x)
+        value = x.value
+        try:
+            value = scalar(value) if type(value) in PYTHON_NUMBERS else forward(value)
+        except Exception as error:
+            value = value_after_error(declared, (x,), NO_PARAMS, error)
+        if recording.blocks_anywhere and not recording.is_recording():
+            return Tensor(value)
+        return Tensor(value, declared, (x,), NO_PARAMS, differentiable and x.requires_grad)
+
+    return operation
+
+
+def binary_recorder(declared: Primitive) -> Callable[..., Tensor]:
+    """`record` for two operands and no settings, without the loops."""
+    forward, scalar, differentiable = declared.forward, declared.scalar, declared.differentiable
+
+    def operation(x: ArrayLike, y: ArrayLike) -> Tensor:
+        if not isinstance(x, Tensor):
+            x = constant(x)
+        if not isinstance(y, Tensor):
+            y = constant(y)
+        a, b = x.value, y.value
+        try:
+            if scalar is not None and type(a) in PYTHON_NUMBERS and type(b) in PYTHON_NUMBERS:
+                value = scalar(a, b)
+            else:
+                value = forward(a, b)
+        except Exception as error:
+            value = value_after_error(declared, (x, y), NO_PARAMS, error)
+        if recording.blocks_anywhere and not recording.is_recording():
+            return Tensor(value)
+        return Tensor(value, declared, (x, y), NO_PARAMS, differentiable and (x.requires_grad or y.requires_grad))
+
+    return operation
+
+
+def settings_recorder(declared: Primitive, operand_count: int, defaults: dict[str, Any]) -> Callable[..., Tensor]:
+    """`record` for a function of `operand_count` operands and then settings."""
+    names = tuple(defaults)
+
+    def operation(*args: Any, **kwargs: Any) -> Tensor:
+        if len(args) < operand_count or len(args) - operand_count > len(names) or not defaults.keys() >= kwargs.keys():
+            inspect.signature(declared.forward).bind(*args, **kwargs)  # raises Python's own TypeError
+        params = {**defaults, **dict(zip(names, args[operand_count:], strict=False)), **kwargs}
+        return record(declared, args[:operand_count], params)
+
+    return operation
+
+
+def sequence_recorder(declared: Primitive, defaults: dict[str, Any]) -> Callable[..., Tensor]:
+    """`record` for a function of one sequence of operands and then settings."""
+    names = tuple(defaults)
+
+    def operation(operands: Iterable[ArrayLike], *args: Any, **kwargs: Any) -> Tensor:
+        if isinstance(operands, Tensor) and not operands.ndim:
+            raise OperandTypeError(f"{declared.name} takes a sequence of tensors, not the scalar {describe(operands)}")
+        params = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
+        return record(declared, operands, params)
+
+    return operation

@@ -1,0 +1,339 @@
+"""The rewriter: a graph with cycles becomes an ordinary acyclic one, one copy per timestep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from microgrid.cycles import is_cyclic, shortest_loop, strong_components, word
+from microgrid.errors import (
+    CausalityError,
+    GradientError,
+    SequenceError,
+    TimestepError,
+    UnknownNameError,
+    did_you_mean,
+)
+from microgrid.graph import Graph, nodes_behind
+from microgrid.leaves import Input, State
+from microgrid.ops.time import DELAY
+from microgrid.primitive import record
+from microgrid.tensor import PYTHON_NUMBERS, ArrayLike, Tensor, describe, number_array
+
+
+class Unrolled:
+    """An unrolled network: an ordinary acyclic graph of Tensors.
+
+    `dag["h", 3]` is the node `h` at timestep 3 (−1 is the last one); `dag["loss"]` a node with one
+    value for the whole sequence. Parameters are the rolled graph's own, in every timestep.
+
+    Attributes
+    ----------
+    graph : Graph
+        The rolled graph it was made from.
+    steps : int
+        The number of timesteps.
+    copies : dict of Tensor → list of Tensor
+        Each varying node of the rolled graph, and its copy per timestep.
+    static : dict of Tensor → Tensor
+        Each static node of the rolled graph, and the one node that stands for it.
+    """
+
+    def __init__(
+        self, graph: Graph, steps: int, copies: dict[Tensor, list[Tensor]], static: dict[Tensor, Tensor]
+    ) -> None:
+        self.graph = graph
+        self.steps = steps
+        self.copies = copies
+        self.static = static
+
+    def __getitem__(self, key: str | Tensor | tuple[str | Tensor, int]) -> Tensor:
+        if not isinstance(key, tuple):
+            node = self.graph.find(key)
+            if node in self.copies:
+                name = self.graph.names[node]
+                raise TimestepError(
+                    f"{name!r} has one value per timestep: dag[{name!r}, t] with t from 0 to {self.steps - 1}, "
+                    f"or dag.values({name!r}) for all of them"
+                )
+            return self.static[node]
+        where, t = key
+        node = self.graph.find(where)
+        if node in self.static:
+            return self.static[node]
+        if not isinstance(t, int | np.integer) or not -self.steps <= t < self.steps:
+            raise TimestepError(f"there is no timestep {t!r}: the graph was unrolled for 0 to {self.steps - 1}")
+        return self.copies[node][t]
+
+    @property
+    def nodes(self) -> list[Tensor]:
+        """All nodes of the unrolled graph, operands before the operations that read them."""
+        roots = [copy for output in self.graph.outputs for copy in self.over_time(output)]
+        last = [copy for state in self.graph.states for copy in (self.copies.get(state.next, [])[-1:])]
+        return nodes_behind([*roots, *last])
+
+    def over_time(self, key: str | Tensor) -> list[Tensor]:
+        """The copies of a node, one per timestep; one for a static node."""
+        node = self.graph.find(key)
+        return self.copies[node] if node in self.copies else [self.static[node]]
+
+    def values(self, key: str | Tensor) -> np.ndarray[Any, Any]:
+        """The values of a node at all timesteps: (time, *shape)."""
+        return np.stack([np.asarray(copy.value) for copy in self.over_time(key)])
+
+    def grads(self, key: str | Tensor) -> np.ndarray[Any, Any]:
+        """The gradients of a node at all timesteps: (time, *shape); zero where none arrived."""
+        return np.stack(
+            [np.zeros(copy.shape) if copy.grad is None else np.asarray(copy.grad) for copy in self.over_time(key)]
+        )
+
+    @property
+    def output(self) -> Tensor:
+        """The only output, where it has one value for the whole sequence."""
+        return self[self.graph.output]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The value of each state after the last timestep, by name.
+
+        Pass it on as `initial=` to unroll the next window: truncated backpropagation through time.
+        """
+        after = {}
+        for state in self.graph.states:
+            node = state.next
+            after[self.graph.names[state]] = self.over_time(node)[-1].value
+        return after
+
+    def backward(self, gradient: Any = None) -> None:
+        """Backpropagation through time: plain reverse mode from the output over all timesteps.
+
+        Raises
+        ------
+        GradientError
+            If the output has a value per timestep, or is no scalar and `gradient` is missing.
+
+        Source: P. J. Werbos, Backpropagation through time: what it does and how to do it,
+        Proc. IEEE 78 (1990).
+        """
+        output = self.graph.output
+        if output in self.copies:
+            name = self.graph.names[output]
+            raise GradientError(
+                f"the output {name!r} has one value per timestep, and a gradient starts from one number. Reduce it "
+                f"over time (mg.time_mean, mg.time_sum, mg.last), or call dag[{name!r}, t].backward() for one timestep."
+            )
+        self.static[output].backward(gradient)
+
+    @property
+    def parameters(self) -> tuple[Tensor, ...]:
+        """The parameters, the same objects as in the rolled graph."""
+        return self.graph.parameters
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all nodes, those of the shared parameters included."""
+        for node in self.nodes:
+            node.zero_grad()
+
+    def __repr__(self) -> str:
+        per_step = len(self.copies)
+        return (
+            f"Unrolled({self.steps} steps × {per_step} nodes + {len(self.static)} shared nodes, "
+            f"of which {len(self.graph.parameters)} parameters)"
+        )
+
+
+def unroll(
+    graph: Graph,
+    sequences: Mapping[str, Sequence[ArrayLike] | ArrayLike],
+    *,
+    steps: int | None = None,
+    initial: Mapping[Any, ArrayLike] | None = None,
+) -> Unrolled:
+    """Rewrite a graph with cycles into an acyclic one, with one copy of the varying nodes per timestep.
+
+    Parameters
+    ----------
+    graph : Graph
+    sequences : mapping of input name → array of shape (time, *shape of the input)
+        A list of arrays, one per timestep, serves as well. A Tensor receives its gradient.
+    steps : int, optional
+        How many timesteps; by default as many as the sequences have. Without sequences, every
+        timestep reads the inputs' example values: enough to draw the graph.
+    initial : mapping of state name → array or Tensor, optional
+        Where the states start, instead of their own initial values. An array stops the gradient at
+        the border of the window; a Tensor lets it pass.
+
+    Raises
+    ------
+    SequenceError
+        If sequences differ in length, are missing, or do not have the inputs' shape or dtype.
+    UnknownNameError
+        If an input or state of that name does not exist.
+    CausalityError
+        If a reduction over time stands inside a cycle, which would need the future.
+
+    Examples
+    --------
+    >>> u, x, h = mg.parameter(0.5, name="u"), mg.input(0.0, name="x"), mg.state(0.0, name="h")
+    >>> h.next = u * h + x
+    >>> dag = mg.unroll(mg.Graph(mg.last(h.next)), {"x": [1.0, 0.0, 0.0]})
+    >>> dag.output.value, dag["h", 1].value
+    (0.25, 1.0)
+    >>> dag.backward()
+    >>> u.grad, dag["x", 0].grad
+    (1.0, 0.25)
+    """
+    steps = number_of_steps(graph, sequences, steps)
+    static: dict[Tensor, Tensor] = {}
+    copies: dict[Tensor, list[Tensor]] = {
+        node: input_copies(node, graph.names[node], sequences.get(graph.names[node]), steps) for node in graph.inputs
+    }
+    starts = initial_values(graph, initial or {})
+
+    def at(node: Tensor, t: int) -> Tensor:
+        return copies[node][t] if node in graph.varying else static[node]
+
+    def copy(node: Tensor, t: int) -> None:
+        if isinstance(node, State):
+            before = at(node.next, t - 1) if t else starts.get(node) or static[node.initial]
+            made = record(DELAY, (before,))
+        else:
+            assert node.primitive is not None
+            made = record(node.primitive, [at(operand, t) for operand in node.operands], node.params)
+        made.rename(f"{graph.names[node]}[{t}]", node.place or "")
+        copies[node].append(made)
+
+    for component in strong_components(graph):
+        node = component[0]
+        if is_cyclic(component):
+            check_causal(component)
+            for node in component:
+                copies[node] = []
+            for t in range(steps):
+                for node in component:
+                    copy(node, t)
+        elif isinstance(node, Input):
+            continue
+        elif node in graph.varying:
+            copies[node] = []
+            for t in range(steps):
+                copy(node, t)
+        elif node.primitive is None:
+            static[node] = node
+        else:
+            static[node] = compute_static(node, graph, at, steps)
+    return Unrolled(graph, steps, copies, static)
+
+
+def compute_static(node: Tensor, graph: Graph, at: Any, steps: int) -> Tensor:
+    """The one copy of a static operation; a reduction over time reads every timestep."""
+    assert node.primitive is not None
+    if node.primitive.over_time:
+        operands = [at(node.operands[0], t) for t in range(steps)]
+    else:
+        operands = [at(operand, 0) for operand in node.operands]
+    made = record(node.primitive, operands, node.params)
+    if node.name is not None:
+        made.rename(graph.names[node], node.place or "")
+    return made
+
+
+def check_causal(component: list[Tensor]) -> None:
+    """Refuse a cycle through a reduction over time."""
+    for node in component:
+        if node.primitive is not None and node.primitive.over_time:
+            path = " → ".join(word(node) for node in shortest_loop(component))
+            raise CausalityError(
+                f"{describe(node)} stands inside the cycle {path}: its value needs every timestep, and every timestep "
+                "needs its value. Reduce over time outside the cycle."
+            )
+
+
+def number_of_steps(graph: Graph, sequences: Mapping[str, Any], steps: int | None) -> int:
+    """How many timesteps to unroll, from the sequences or from `steps`."""
+    expected = [graph.names[node] for node in graph.inputs]
+    for name, sequence in sequences.items():
+        if name not in expected:
+            raise UnknownNameError(f"the graph has no input {name!r}. {did_you_mean(name, expected)}")
+        if not np.ndim(sequence.value if isinstance(sequence, Tensor) else sequence) and not hasattr(
+            sequence, "__len__"
+        ):
+            raise SequenceError(f"{name!r} takes a sequence, one value per timestep, not the single {sequence!r}")
+    missing = [name for name in expected if name not in sequences]
+    if sequences and missing:
+        raise SequenceError(
+            f"no sequence was given for the input {', '.join(map(repr, missing))} (given: {', '.join(sequences)}). "
+            "Give all inputs a sequence, or only steps= to use the example values."
+        )
+    lengths = {name: len(sequence) for name, sequence in sequences.items()}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{name!r} has {n} timesteps" for name, n in lengths.items())
+        raise SequenceError(f"sequences differ in length: {found}")
+    if steps is None:
+        if not lengths:
+            hint = "".join(f"{name}=..., " for name in expected)
+            raise SequenceError(f"how many timesteps? Call unroll({hint}) with sequences, or unroll(steps=4)")
+        steps = next(iter(lengths.values()))
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer):
+        raise SequenceError(f"steps is a whole number, not {steps!r}")
+    if steps < 1:
+        raise SequenceError(f"steps is at least 1, not {steps}")
+    for name, n in lengths.items():
+        if n < steps:
+            raise SequenceError(f"{name!r} has {n} timesteps, fewer than steps={steps}")
+    return int(steps)
+
+
+def input_copies(node: Tensor, name: str, sequence: Any, steps: int) -> list[Tensor]:
+    """The leaves that an input becomes, one per timestep."""
+    copies = []
+    for t in range(steps):
+        if sequence is None:
+            leaf = Tensor(node.value, requires_grad=node.requires_grad)
+        elif isinstance(sequence, Tensor):
+            leaf = sequence[t]
+        else:
+            leaf = Tensor(one_timestep(node, name, sequence[t], t), requires_grad=node.requires_grad)
+        if leaf.ndim != node.ndim:
+            raise SequenceError(
+                f"the input {name!r} has shape {node.shape} at each timestep, but timestep {t} of its sequence has "
+                f"shape {leaf.shape}. A sequence has shape (time, {', '.join(map(str, node.shape))})."
+            )
+        leaf.rename(f"{name}[{t}]", node.place or "")
+        copies.append(leaf)
+    return copies
+
+
+def one_timestep(node: Tensor, name: str, value: Any, t: int) -> Any:
+    """One value of a sequence, in the kind and dtype of the input's example."""
+    if isinstance(value, Tensor):
+        value = value.value
+    if type(node.value) in PYTHON_NUMBERS and np.ndim(value) == 0:
+        return type(node.value)(value)
+    array = number_array(value)
+    if array.dtype == node.dtype:
+        return array
+    if not np.can_cast(array.dtype, node.dtype, "same_kind"):
+        raise SequenceError(
+            f"the input {name!r} holds {node.dtype}, but timestep {t} of its sequence holds {array.dtype}"
+        )
+    return array.astype(node.dtype)
+
+
+def initial_values(graph: Graph, initial: Mapping[Any, ArrayLike]) -> dict[Tensor, Tensor]:
+    """The nodes from which states start where `initial` says so."""
+    starts: dict[Tensor, Tensor] = {}
+    names = [graph.names[state] for state in graph.states]
+    for key, value in initial.items():
+        name = graph.names.get(key) if isinstance(key, Tensor) else key
+        if name not in names:
+            raise UnknownNameError(f"the graph has no state {key!r}. {did_you_mean(key, names)}")
+        state = graph.find(name)
+        if not isinstance(value, Tensor):
+            value = Tensor(one_timestep(state, name, value, 0), requires_grad=state.requires_grad)
+        if value.ndim != state.ndim:
+            raise SequenceError(f"initial[{name!r}] has shape {value.shape}, but the state has shape {state.shape}")
+        starts[state] = value
+    return starts
