@@ -36,6 +36,10 @@ class Graph:
         The leaves of each kind.
     varying : frozenset of Tensor
         The nodes with a value per timestep; all others have one for the whole sequence.
+    names : dict of Tensor → str
+        A name for every node: the user's, or one made of its operation and a number.
+    aliases : dict of Tensor → str
+        The names given to outputs by keyword.
 
     Raises
     ------
@@ -69,7 +73,8 @@ class Graph:
         self.parameters = tuple(node for node in self.nodes if isinstance(node, Parameter))
         self.states = tuple(node for node in self.nodes if isinstance(node, State))
         self.varying = frozenset(varying_nodes(self.nodes))
-        self.names = unique_names(self.nodes, {node: name for name, node in named_outputs.items()})
+        self.aliases = {node: name for name, node in named_outputs.items()}
+        self.names = unique_names(self.nodes, self.aliases)
         self._by_name = {name: node for node, name in self.names.items()}
         for state in self.states:
             if state.initial in self.varying:

@@ -1,0 +1,95 @@
+"""Scene → DOT, with every position given."""
+
+from __future__ import annotations
+
+import graphviz
+
+from viz import theme
+from viz.scene import Route, Scene, towards
+
+ARROW_LENGTH = 10.0
+"""Points, at arrowsize 1."""
+
+
+def to_dot(scene: Scene) -> str:
+    """The DOT source of a scene, for the layout engine nop2."""
+    left, bottom, right, top = scene.bounds
+    scene = scene.moved(-left, -bottom)
+    graph = graphviz.Digraph(
+        graph_attr={
+            "layout": "nop2",
+            "bb": f"0,0,{right - left:.1f},{top - bottom:.1f}",
+            "bgcolor": theme.BACKGROUND,
+            "fontname": theme.FONT,
+            "outputorder": "edgesfirst",
+            "pad": f"{theme.MARGIN / 72:.3f}",
+        },
+        node_attr={"fontname": theme.FONT, "fontsize": f"{theme.MAIN_SIZE:g}", "fixedsize": "true"},
+        edge_attr={"fontname": theme.FONT, "fontsize": "11"},
+    )
+    for frame in scene.frames.values():
+        with graph.subgraph(name=f"cluster_{frame.id}") as cluster:
+            cluster.attr(
+                label=graphviz.escape(frame.label),
+                bb=f"{frame.left:.1f},{frame.bottom:.1f},{frame.right:.1f},{frame.top:.1f}",
+                lp=f"{frame.left + 12 + 3 * len(frame.label):.1f},{frame.top - 11:.1f}",
+                style="rounded,filled",
+                fillcolor=theme.CLUSTER_FILL,
+                color=theme.CLUSTER_LINE,
+                fontcolor=theme.QUIET_INK,
+                fontsize="11",
+            )
+    for box in scene.boxes.values():
+        style = theme.NODES[box.content.kind]
+        graph.node(
+            box.id,
+            label=box.content.markup,
+            tooltip=graphviz.escape(box.content.tooltip),
+            pos=f"{box.x:.1f},{box.y:.1f}",
+            width=f"{box.width / 72:.3f}",
+            height=f"{box.height / 72:.3f}",
+            shape=style.shape,
+            style=style.style,
+            fillcolor=style.fill,
+            color=style.line,
+            penwidth=f"{style.pen:g}",
+            peripheries=str(style.peripheries),
+            fontcolor=theme.INK,
+        )
+    for caption in scene.captions:
+        graph.node(
+            caption.id,
+            label=graphviz.escape(caption.text),
+            shape="plaintext",
+            pos=f"{caption.x:.1f},{caption.y:.1f}",
+            width="0",
+            height="0",
+            fixedsize="false",
+            fontsize=f"{caption.size:g}",
+            fontcolor=theme.QUIET_INK,
+        )
+    for wire in scene.wires:
+        look = theme.EDGES[wire.kind]
+        attributes = {
+            "pos": position(wire.route, look.arrow * ARROW_LENGTH),
+            "color": look.color,
+            "penwidth": f"{look.pen:g}",
+            "style": look.style,
+            "arrowsize": f"{look.arrow:g}",
+        }
+        if wire.label:
+            attributes |= {
+                "label": graphviz.escape(wire.label),
+                "lp": f"{wire.label_at[0]:.1f},{wire.label_at[1]:.1f}",
+                "fontcolor": look.color,
+            }
+        graph.edge(wire.tail, wire.head, **attributes)
+    return str(graph.source)
+
+
+def position(route: Route, arrow: float) -> str:
+    """A route as Graphviz writes it: the arrow's tip, then the curve up to its base."""
+    tip, before = route[-1], route[-2]
+    base = towards(tip, before, arrow)
+    points = [*route[:-1], base]
+    return f"e,{tip[0]:.1f},{tip[1]:.1f} " + " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

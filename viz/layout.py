@@ -1,0 +1,231 @@
+"""Where the nodes of one timestep stand: Graphviz's `dot`, asked until states and their next stand right."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import graphviz
+import networkx as nx
+
+from microgrid.leaves import State
+from microgrid.tensor import Tensor
+from viz import theme
+from viz.plan import Plan
+from viz.render import layout
+from viz.scene import Point, Route
+
+Size = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Positions by node name, and routes by edge name."""
+
+    at: dict[str, Point]
+    routes: dict[str, Route]
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """An edge to lay out; one that is `backwards` runs downwards."""
+
+    id: str
+    tail: str
+    head: str
+    backwards: bool = False
+
+
+def lay_out(
+    sizes: Mapping[str, Size],
+    edges: Sequence[Edge],
+    *,
+    rows: Iterable[Sequence[str]] = (),
+    above: Iterable[tuple[str, str]] = (),
+    lowest: Sequence[str] = (),
+    highest: Sequence[str] = (),
+) -> Layout:
+    """Lay out with `dot`, computation flowing upwards.
+
+    `rows` are nodes that stand side by side in this order; `above` are pairs of which the second
+    stands higher; `lowest` and `highest` stand on the borders.
+    """
+    graph = graphviz.Digraph(
+        graph_attr={
+            "rankdir": "BT",
+            "ranksep": f"{theme.RANK_GAP / 72:.3f}",
+            "nodesep": f"{theme.NODE_GAP / 72:.3f}",
+        },
+        node_attr={"label": "", "fixedsize": "true", "shape": "box"},
+        edge_attr={"arrowsize": "0.7"},
+    )
+    for name, (width, height) in sizes.items():
+        graph.node(name, width=f"{width / 72:.4f}", height=f"{height / 72:.4f}")
+    for edge in edges:
+        settings = {"id": edge.id}
+        if edge.backwards:
+            settings["dir"] = "back"
+            graph.edge(edge.head, edge.tail, **settings)
+        else:
+            graph.edge(edge.tail, edge.head, **settings)
+    for lower, higher in above:
+        graph.edge(lower, higher, style="invis", weight="0")
+    for row in rows:
+        with graph.subgraph() as same:
+            same.attr(rank="same")
+            for name in row:
+                same.node(name)
+        for left, right in itertools.pairwise(row):
+            graph.edge(left, right, style="invis", weight="1")  # dot orders a row only by edges of weight
+    for names, rank in ((lowest, "source"), (highest, "sink")):
+        if names:
+            with graph.subgraph() as border:
+                border.attr(rank=rank)
+                for name in names:
+                    border.node(name)
+    found = layout(str(graph.source))
+    at = {item["name"]: point(item["pos"]) for item in found.get("objects", []) if "pos" in item}
+    backwards = {edge.id for edge in edges if edge.backwards}
+    routes = {
+        item["id"]: route(item["pos"], item["id"] in backwards)
+        for item in found.get("edges", [])
+        if "id" in item and "pos" in item
+    }
+    return Layout(at, routes)
+
+
+def point(text: str) -> Point:
+    x, y = text.split(",")
+    return float(x), float(y)
+
+
+def route(text: str, backwards: bool) -> Route:
+    """Graphviz's spline with its arrowhead's tip as the last point, in the direction of the data."""
+    points: list[Point] = []
+    tip: Point | None = None
+    for part in text.replace("\\\n", "").split():
+        if part.startswith(("e,", "s,")):
+            tip = point(part[2:])
+        else:
+            points.append(point(part))
+    if backwards:
+        points.reverse()
+    if tip is not None:
+        points[-1] = tip
+    return tuple(points)
+
+
+@dataclass(frozen=True, slots=True)
+class StepLayout:
+    """One timestep: where its nodes stand and its edges run, and where shared nodes connect.
+
+    `routes` are by (operand number, reader); an operand outside the timestep enters at its port.
+    `out` are the points at which values leave towards a reduction over time, with the way there.
+    """
+
+    at: dict[Tensor, Point]
+    routes: dict[tuple[Tensor, int], Route]
+    ports: dict[Tensor, Point]
+    out: dict[Tensor, Route]
+    left: float
+    right: float
+    bottom: float
+    top: float
+
+
+def lay_out_step(plan: Plan, sizes: Mapping[Tensor, Size], reduced: Sequence[Tensor]) -> StepLayout:
+    """Lay out one timestep; `reduced` are the nodes whose values leave it upwards."""
+    names = {node: f"v{i}" for i, node in enumerate(plan.varying)}
+    nodes = {name: node for node, name in names.items()}
+    shared = [*plan.below, *plan.above, *plan.after]
+    ports = {node: f"p{i}" for i, node in enumerate(shared)}
+    used_low: dict[str, None] = {}
+    used_high: dict[str, None] = {}
+    level = {state: state.next for state in plan.graph.states if state.next in names and can_be_level(state, plan)}
+    edges = []
+    order: nx.DiGraph[str] = nx.DiGraph()  # lower → higher; a state counts as its next, beside which it stands
+    order.add_nodes_from(names.values())
+    from_states = []
+    for node in plan.varying:
+        if isinstance(node, State):
+            continue
+        for index, operand in enumerate(node.operands):
+            id = f"{names[node]}.{index}"
+            if isinstance(operand, State):
+                from_states.append((id, operand, node))
+            elif operand in names:
+                order.add_edge(names[operand], names[node])
+                edges.append(Edge(id, names[operand], names[node]))
+            elif operand in ports:
+                high = operand not in set(plan.below)
+                (used_high if high else used_low)[ports[operand]] = None
+                edges.append(Edge(id, ports[operand], names[node], backwards=high))
+    for id, state, reader in from_states:
+        beside = names[level.get(state, state)]
+        downwards = nx.has_path(order, names[reader], beside)
+        order.add_edge(*((names[reader], beside) if downwards else (beside, names[reader])))
+        edges.append(Edge(id, names[state], names[reader], backwards=downwards))
+    out = {node: f"o{i}" for i, node in enumerate(reduced)}
+    for node, name in out.items():
+        used_high[name] = None
+        edges.append(Edge(name, names[node], name))
+    boxes = {names[node]: sizes[node] for node in plan.varying} | dict.fromkeys([*used_low, *used_high], (1.0, 1.0))
+    pairs = [(names[state], names[following]) for state, following in level.items()]
+    found = lay_out_pairs(boxes, edges, pairs, list(used_low), list(used_high))
+
+    points = [found.at[name] for name in boxes]
+    xs = [x - boxes[name][0] / 2 for name, (x, _) in found.at.items() if name in nodes]
+    xs += [x + boxes[name][0] / 2 for name, (x, _) in found.at.items() if name in nodes]
+    ys = [y - boxes[name][1] / 2 for name, (_, y) in found.at.items() if name in nodes]
+    ys += [y + boxes[name][1] / 2 for name, (_, y) in found.at.items() if name in nodes]
+    xs += [x for route in found.routes.values() for x, _ in route]
+    heights = [y for _, y in points]
+    ys += [y for route in found.routes.values() for _, y in route]
+    return StepLayout(
+        at={nodes[name]: point for name, point in found.at.items() if name in nodes},
+        routes={
+            (nodes[id.split(".")[0]], int(id.split(".")[1])): route for id, route in found.routes.items() if "." in id
+        },
+        ports={node: found.at[name] for node, name in ports.items() if name in found.at},
+        out={node: found.routes[name] for node, name in out.items()},
+        left=min(xs) - 12,
+        right=max(xs) + 12,
+        bottom=min([*heights, min(ys)]) if used_low else min(ys) - 12,
+        top=max([*heights, max(ys) + 24]) if used_high else max(ys) + 24,
+    )
+
+
+def can_be_level(state: State, plan: Plan) -> bool:
+    """Whether a state may stand beside its next: not where one node is the next of several, or a state."""
+    return plan.state_of[state.next] is state and not isinstance(state.next, State)
+
+
+def lay_out_pairs(
+    sizes: Mapping[str, Size], edges: Sequence[Edge], pairs: Sequence[tuple[str, str]], low: list[str], high: list[str]
+) -> Layout:
+    """Lay out so that each state stands at the left end and its next at the right end of a row of their own."""
+    above: list[tuple[str, str]] = []
+    for _ in range(len(pairs) + 1):
+        found = lay_out(sizes, edges, rows=pairs, above=above, lowest=low, highest=high)
+        clash = next(
+            (
+                (first, second)
+                for (_, first), (_, second) in itertools.combinations(pairs, 2)
+                if abs(found.at[first][1] - found.at[second][1]) < 1
+            ),
+            None,
+        )
+        if clash is None:
+            break
+        above.append(clash)
+    rows = []
+    for state, following in pairs:
+        level = found.at[following][1]
+        beside = [
+            name
+            for name, (_, y) in found.at.items()
+            if abs(y - level) < 1 and name not in {state, following, *low, *high}
+        ]
+        rows.append([state, *sorted(beside, key=lambda name: found.at[name][0]), following])
+    return lay_out(sizes, edges, rows=rows, above=above, lowest=low, highest=high) if pairs else found

@@ -1,0 +1,170 @@
+"""Picture: what draw and before_after return; save it, show it, or read its DOT source."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from microgrid.errors import MicrogridError, OperandTypeError
+from microgrid.graph import Graph
+from microgrid.leaves import State
+from microgrid.tensor import Tensor
+from microgrid.unroll import Unrolled
+from viz.arrange import Show, acyclic_scene, captioned, rolled_scene, unrolled_scene
+from viz.dot import to_dot
+from viz.render import render
+from viz.scene import Scene
+
+FORMATS = {".svg": "svg", ".png": "png", ".pdf": "pdf", ".dot": "dot", ".gv": "dot"}
+
+
+class PictureFormatError(MicrogridError, ValueError):
+    """A picture was to be saved under a suffix that names no format."""
+
+
+class Picture:
+    """A drawn graph.
+
+    Attributes
+    ----------
+    source : str
+        The DOT source, every position given: `neato -n2` or the engine nop2 renders it as it is.
+    scene : Scene
+        The same as data.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.source = to_dot(scene)
+
+    def render(self, format: str) -> bytes:
+        """The picture as "svg", "png", "pdf" or "dot"."""
+        if format == "dot":
+            return self.source.encode()
+        return render(self.source, format)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the picture; the suffix decides the format: .svg, .png, .pdf, .dot.
+
+        An existing file is replaced only once the new one is complete.
+
+        Raises
+        ------
+        PictureFormatError
+            If the suffix is none of these.
+        OSError
+            If the folder does not exist or cannot be written.
+        """
+        target = Path(path)
+        format = FORMATS.get(target.suffix.lower())
+        if format is None:
+            raise PictureFormatError(
+                f"{target.name!r} has the suffix {target.suffix!r}: a picture is saved as {', '.join(FORMATS)}"
+            )
+        if not target.parent.is_dir():
+            raise FileNotFoundError(f"the folder {str(target.parent)!r} does not exist: make it first")
+        write_whole(target, self.render(format))
+        return target
+
+    def _repr_svg_(self) -> str:
+        return self.render("svg").decode()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        return {"image/svg+xml": self._repr_svg_(), "text/plain": repr(self)}
+
+    def __repr__(self) -> str:
+        return f"Picture({len(self.scene.boxes)} nodes, {len(self.scene.wires)} edges)"
+
+
+def write_whole(target: Path, data: bytes) -> None:
+    """Write to a temporary file beside the target, then rename: a reader never sees half a file."""
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, target)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def draw(what: Graph | Unrolled | Tensor, *, values: bool = False, gradients: bool = False) -> Picture:
+    """Draw a graph: rolled, unrolled, or ordinary.
+
+    Parameters
+    ----------
+    what : Graph, Unrolled or Tensor
+        A recurrent graph is drawn as one timestep, with a dashed edge "t−1" for each delay; an
+        unrolled one as a row of timesteps; a Tensor as everything it depends on.
+    values, gradients : bool
+        Write the value and gradient on each node: a number for scalars, the Euclidean norm ‖·‖ for
+        arrays.
+
+    Returns
+    -------
+    Picture
+        `.save("net.svg")` writes it; notebooks show it.
+
+    Examples
+    --------
+    >>> import viz
+    >>> a, b = mg.tensor(2.0, name="a"), mg.tensor(-3.0, name="b")
+    >>> viz.draw(mg.tanh(a * b + 1))
+    Picture(5 nodes, 4 edges)
+    """
+    show = Show(values, gradients)
+    if isinstance(what, Unrolled):
+        return Picture(unrolled_scene(what, show))
+    if isinstance(what, Tensor):
+        what = Graph(what)
+    if not isinstance(what, Graph):
+        raise OperandTypeError(f"viz.draw takes a Graph, an unrolled graph or a Tensor, not {type(what).__name__}")
+    if any(isinstance(node, State) for node in what.nodes) or any(is_over_time(node) for node in what.nodes):
+        return Picture(rolled_scene(what, show))
+    return Picture(acyclic_scene(what.outputs, show))
+
+
+def is_over_time(node: Tensor) -> bool:
+    return node.primitive is not None and node.primitive.over_time and len(node.operands) == 1
+
+
+def before_after(
+    net: Graph | Tensor, *, steps: int = 4, values: bool = False, gradients: bool = False, **sequences: Any
+) -> Picture:
+    """Draw a recurrent network before and after unrolling, side by side.
+
+    Parameters
+    ----------
+    net : Graph or Tensor
+    steps : int
+        How many timesteps to unroll.
+    values, gradients : bool
+        As in `draw`.
+    **sequences : array of shape (time, ...)
+        Sequences for the inputs, of which the first `steps` values are used; by default every
+        timestep reads the example value.
+
+    Examples
+    --------
+    >>> import viz
+    >>> x, h = mg.input(1.0, name="x"), mg.state(0.0, name="h")
+    >>> h.next = mg.tanh(x + h)
+    >>> viz.before_after(mg.Graph(h.next), steps=3)
+    Picture(16 nodes, 15 edges)
+    """
+    graph = Graph(net) if isinstance(net, Tensor) else net
+    show = Show(values, gradients)
+    dag = graph.unroll(sequences, steps=steps)
+    before = rolled_scene(graph, show)
+    after = unrolled_scene(dag, show)
+    shape = "cycle" if graph.cycles else "delay" if graph.states else "time axis"
+    before = captioned(before, f"before: a graph with a {shape}", "before")
+    after = captioned(after, f"after: unrolled into {steps} timesteps", "after")
+    frame_b, frame_a = before.frames["t0"], after.frames["t0"]
+    gap = before.bounds[2] - after.bounds[0] + 70
+    return Picture(before.moved(0, frame_a.bottom - frame_b.bottom, "b_").joined([after.moved(gap, 0, "a_")]))
