@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec
 
@@ -54,23 +54,26 @@ class Primitive:
     scalar: Callable[..., Any] | None = None
     label: str = ""
     over_time: bool = False
-    variadic: bool = field(default=False)
+    variadic: bool = False
+    differentiable: bool = field(init=False)
+    """Whether any operand receives a gradient."""
 
-    @property
-    def differentiable(self) -> bool:
-        """Whether any operand receives a gradient."""
-        return bool(self.vjps) or self.vjp_of is not None
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "differentiable", bool(self.vjps) or self.vjp_of is not None)
 
     def rule(self, index: int) -> Rule:
         """The VJP rule for operand `index`."""
         return self.vjp_of(index) if self.vjp_of is not None else self.vjps[index]
 
-    def compute(self, values: Iterable[Any], params: Mapping[str, Any]) -> Any:
+    def compute(self, values: Sequence[Any], params: Mapping[str, Any]) -> Any:
         """The value of the operation on raw numbers and arrays."""
-        values = list(values)
         if self.variadic:
             return self.forward(values, **params)
-        if self.scalar is not None and all(type(value) in PYTHON_NUMBERS for value in values):
+        if (  # the first value alone rules out most arrays, without a loop
+            self.scalar is not None
+            and type(values[0]) in PYTHON_NUMBERS
+            and all(type(value) in PYTHON_NUMBERS for value in values)
+        ):
             return self.scalar(*values, **params)
         return self.forward(*values, **params)
 
@@ -84,14 +87,19 @@ def record(primitive: Primitive, operands: Iterable[ArrayLike], params: Mapping[
     Raises OperandError, OperandTypeError or OperandIndexError, naming the operands, where NumPy
     cannot compute it.
     """
-    nodes = tuple(map(constant, operands))
+    nodes = tuple([x if isinstance(x, Tensor) else constant(x) for x in operands])
     try:
-        value = primitive.compute((node.value for node in nodes), params)
+        value = primitive.compute([node.value for node in nodes], params)
     except Exception as error:
         value = value_after_error(primitive, nodes, params, error)
-    if not recording.is_recording():
+    if recording.blocks_anywhere and not recording.is_recording():
         return Tensor(value)
-    requires_grad = primitive.differentiable and any(node.requires_grad for node in nodes)
+    requires_grad = False
+    if primitive.differentiable:
+        for node in nodes:
+            if node.requires_grad:
+                requires_grad = True
+                break
     return Tensor(value, primitive, nodes, params, requires_grad)
 
 

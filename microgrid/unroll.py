@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,7 @@ from microgrid.errors import (
     did_you_mean,
 )
 from microgrid.graph import Graph, nodes_behind
-from microgrid.leaves import Input, State
-from microgrid.ops.time import DELAY
+from microgrid.leaves import State
 from microgrid.primitive import record
 from microgrid.tensor import PYTHON_NUMBERS, ArrayLike, Tensor, describe, number_array
 
@@ -192,51 +191,74 @@ def unroll(
     }
     starts = initial_values(graph, initial or {})
 
-    def at(node: Tensor, t: int) -> Tensor:
-        return copies[node][t] if node in graph.varying else static[node]
-
-    def copy(node: Tensor, t: int) -> None:
-        if isinstance(node, State):
-            before = at(node.next, t - 1) if t else starts.get(node) or static[node.initial]
-            made = record(DELAY, (before,))
-        else:
-            assert node.primitive is not None
-            made = record(node.primitive, [at(operand, t) for operand in node.operands], node.params)
-        made.rename(f"{graph.names[node]}[{t}]", node.place or "")
-        copies[node].append(made)
+    def start(state: State) -> Tensor:
+        return starts[state] if state in starts else static[state.initial]
 
     for component in strong_components(graph):
         node = component[0]
-        if is_cyclic(component):
+        if is_cyclic(component) or (node in graph.varying and node not in copies):
             check_causal(component)
             for node in component:
                 copies[node] = []
+            makers = [(copies[node], copy_maker(node, graph.names[node], copies, static, start)) for node in component]
             for t in range(steps):
-                for node in component:
-                    copy(node, t)
-        elif isinstance(node, Input):
-            continue
+                for made, make in makers:
+                    made.append(make(t))
         elif node in graph.varying:
-            copies[node] = []
-            for t in range(steps):
-                copy(node, t)
+            continue  # an input
         elif node.primitive is None:
             static[node] = node
         else:
-            static[node] = compute_static(node, graph, at, steps)
+            static[node] = compute_static(node, copies, static, steps)
     return Unrolled(graph, steps, copies, static)
 
 
-def compute_static(node: Tensor, graph: Graph, at: Any, steps: int) -> Tensor:
+def copy_maker(
+    node: Tensor,
+    name: str,
+    copies: Mapping[Tensor, list[Tensor]],
+    static: Mapping[Tensor, Tensor],
+    start: Callable[[State], Tensor],
+) -> Callable[[int], Tensor]:
+    """A function that makes the copy of a varying node at timestep t, once those it reads are made."""
+    primitive, params, place = node.primitive, node.params, node.place or ""
+    assert primitive is not None
+    if isinstance(node, State):
+        following = node.next
+        before = copies.get(following)
+
+        def make(t: int) -> Tensor:
+            made = record(
+                primitive, (start(node) if not t else before[t - 1] if before is not None else static[following],)
+            )
+            made._name = (f"{name}[{t}]", place)
+            return made
+
+    else:
+        sources = [(copies.get(operand), static.get(operand)) for operand in node.operands]  # one of them is there
+
+        def make(t: int) -> Tensor:
+            operands = [fixed if each is None else each[t] for each, fixed in sources]
+            made = record(primitive, operands, params)  # type: ignore[arg-type]
+            made._name = (f"{name}[{t}]", place)
+            return made
+
+    return make
+
+
+def compute_static(
+    node: Tensor, copies: Mapping[Tensor, list[Tensor]], static: Mapping[Tensor, Tensor], steps: int
+) -> Tensor:
     """The one copy of a static operation; a reduction over time reads every timestep."""
     assert node.primitive is not None
     if node.primitive.over_time:
-        operands = [at(node.operands[0], t) for t in range(steps)]
+        (operand,) = node.operands
+        operands = copies[operand] if operand in copies else [static[operand]] * steps
     else:
-        operands = [at(operand, 0) for operand in node.operands]
+        operands = [static[operand] for operand in node.operands]
     made = record(node.primitive, operands, node.params)
     if node.name is not None:
-        made.rename(graph.names[node], node.place or "")
+        made.rename(node.name, node.place or "")
     return made
 
 

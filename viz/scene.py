@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
@@ -205,7 +206,7 @@ def rounded(corners: list[Point], radius: float) -> Route:
     """A line through right-angled corners, with rounded bends."""
     route: Route = ()
     start = corners[0]
-    for corner, after in zip(corners[1:-1], corners[2:], strict=True):
+    for corner, after in itertools.pairwise(corners[1:]):
         into, out = towards(corner, start, radius), towards(corner, after, radius)
         piece = chained(straight(start, into), (into, corner, corner, out))
         route = chained(route, piece) if route else piece
