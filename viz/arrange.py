@@ -10,8 +10,8 @@ from microgrid.leaves import Parameter, State
 from microgrid.tensor import Tensor
 from microgrid.unroll import Unrolled
 from viz import theme
-from viz.labels import Content, content, is_folded
-from viz.layout import Edge, StepLayout, lay_out, lay_out_step
+from viz.labels import Content, content, is_folded, text_width
+from viz.layout import FROM_NEXT, Edge, StepLayout, lay_out, lay_out_step
 from viz.plan import Plan, looks, plan
 from viz.scene import (
     Box,
@@ -96,6 +96,11 @@ def step_of(the_plan: Plan, sizes: dict[Tensor, tuple[float, float]]) -> StepLay
     return lay_out_step(the_plan, sizes, list(reduced))
 
 
+def source(node: Tensor, index: int) -> Tensor:
+    """The node from which an edge of a timestep comes."""
+    return node.next if index == FROM_NEXT and isinstance(node, State) else node.operands[index]
+
+
 def reads_time(node: Tensor) -> bool:
     return node.primitive is not None and node.primitive.over_time
 
@@ -128,6 +133,9 @@ class Network:
     def connect_states(self) -> None:
         raise NotImplementedError
 
+    def connect_static_next(self, following: Tensor, state: Tensor, way: Route, t: int) -> None:
+        raise NotImplementedError
+
     def frame_label(self, t: int) -> str:
         raise NotImplementedError
 
@@ -158,13 +166,15 @@ class Network:
 
     def stamp(self, t: int) -> None:
         step, dx = self.step, self.offset(t)
-        frame = Frame(f"t{t}", self.frame_label(t), step.left + dx, step.bottom, step.right + dx, step.top)
+        label = self.frame_label(t)
+        label_x = step.clear_x(step.left + 8, step.right - 8, text_width(label, 11)) + dx
+        frame = Frame(f"t{t}", label, label_x, step.left + dx, step.bottom, step.right + dx, step.top)
         self.scene.frames[frame.id] = frame
         for node in self.plan.varying:
             x, y = step.at[node]
             self.scene.add(box(self.id(node, t), self.write(node, t), (x + dx, y), self.size(node)))
         for (node, index), route in step.routes.items():
-            operand = node.operands[index]
+            operand = source(node, index)
             if operand in self.graph.varying:
                 kind = "state" if isinstance(operand, State) else "operand"
                 self.scene.wire(self.id(operand, t), self.id(node, t), kind, moved(route, dx, 0))
@@ -175,7 +185,7 @@ class Network:
         def port_x(node: Tensor) -> float:
             return self.step.ports[node][0] if node in self.step.ports else 0.0
 
-        ordered = sorted(nodes, key=port_x)
+        ordered = sorted(nodes, key=port_x) if not any(node.operands for node in nodes) else nodes
         sizes = [self.write(node, 0).size for node in ordered]
         total = sum(width + 2 * theme.NODE_GAP for width, _ in sizes)
         x = self.middle - total / 2
@@ -191,13 +201,17 @@ class Network:
         return self.width / 2
 
     def place_below(self) -> None:
-        """Parameters in a row; with operations among them, laid out as the graph they are."""
+        """Shared nodes in one row, so that none stands between another and the timesteps."""
         nodes = self.plan.below
-        if not any(node.operands for node in nodes):
-            highest = max((self.write(node, 0).size[1] for node in nodes), default=0)
-            self.row(nodes, self.step.bottom - self.fan - highest / 2)
-            return
-        self.place_graph(nodes, top=self.step.bottom - self.fan)
+        highest = max((self.write(node, 0).size[1] for node in nodes), default=0)
+        self.row(nodes, self.step.bottom - self.fan - highest / 2)
+        for node in nodes:
+            for operand in node.operands:
+                if self.id(operand) in self.scene.boxes:
+                    tail, head = self.box_of(operand), self.box_of(node)
+                    low = min(tail.bottom[1], head.bottom[1]) - 16
+                    route = (tail.bottom, (tail.x, low), (head.x, low), head.bottom)
+                    self.scene.wire(tail.id, head.id, "operand", route)
 
     def place_above(self) -> None:
         if self.plan.above:
@@ -212,8 +226,8 @@ class Network:
             base = max(self.box_of(node).top[1] for node in self.plan.above)
         self.place_graph(self.plan.after, bottom=base + self.fan)
 
-    def place_graph(self, nodes: Sequence[Tensor], top: float | None = None, bottom: float = 0.0) -> None:
-        """Lay out shared nodes as a graph of their own, below `top` or above `bottom`."""
+    def place_graph(self, nodes: Sequence[Tensor], bottom: float) -> None:
+        """Lay out shared nodes as a graph of their own, above `bottom`."""
         if not nodes:
             return
         inside = set(nodes)
@@ -229,8 +243,7 @@ class Network:
         xs = [x for x, _ in found.at.values()]
         dx = self.middle - (min(xs) + max(xs)) / 2
         lows = [found.at[id][1] - c.size[1] / 2 for id, c in contents.items()]
-        highs = [found.at[id][1] + c.size[1] / 2 for id, c in contents.items()]
-        dy = bottom - min(lows) if top is None else top - max(highs)
+        dy = bottom - min(lows)
         for id, c in contents.items():
             x, y = found.at[id]
             self.scene.add(box(id, c, (x + dx, y + dy)))
@@ -262,10 +275,14 @@ class Network:
         """Edges between the timesteps and the shared nodes, and between shared rows."""
         for t in range(self.steps):
             for (node, index), route in self.step.routes.items():
-                operand = node.operands[index]
-                if operand not in self.graph.varying:
-                    inside = moved(route, self.offset(t), 0)
-                    self.scene.wire(self.id(operand), self.id(node, t), "weight", self.into(operand, inside))
+                operand = source(node, index)
+                if operand in self.graph.varying:
+                    continue
+                way = self.into(operand, moved(route, self.offset(t), 0))
+                if index == FROM_NEXT:
+                    self.connect_static_next(operand, node, way, t)
+                else:
+                    self.scene.wire(self.id(operand), self.id(node, t), "weight", way)
         after = set(self.plan.after)
         for node in self.plan.after:
             for operand in node.operands:
@@ -362,17 +379,14 @@ class RolledNetwork(Network):
                 "delay back",
                 chained(self.leaving(tail, leave), loop, self.entering(enter, head)),
                 label="t−1",
-                label_at=(self.clear_x(left, right), above + 8),
+                label_at=(self.step.clear_x(self.step.left, self.step.right, 40) + self.offset(0), above + 8),
             )
             self.loop_room = out
             self.head_room = above - frame.top + 16
 
-    def clear_x(self, left: float, right: float) -> float:
-        """Where between `left` and `right` a label is farthest from the lines that cross the upper border."""
-        crossing = [route[-1][0] + self.offset(0) for route in self.step.out.values()]
-        crossing += [x + self.offset(0) for x, y in self.step.ports.values() if y > self.step.bottom + 1]
-        spots = [left + (right - left) * share / 20 for share in range(3, 18)]
-        return max(spots, key=lambda x: min([abs(x - line) for line in crossing] + [40.0]) - abs(x - self.middle) / 50)
+    def connect_static_next(self, following: Tensor, state: Tensor, way: Route, t: int) -> None:
+        x, y = way[3]
+        self.scene.wire(self.id(following), self.id(state, t), "delay back", way, label="t−1", label_at=(x + 14, y - 8))
 
 
 class UnrolledNetwork(Network):
@@ -398,6 +412,10 @@ class UnrolledNetwork(Network):
                 if state.next in self.graph.varying:
                     tail, head = self.box_of(state.next, t - 1), self.box_of(state, t)
                     self.scene.wire(tail.id, head.id, "delay", self.delay_route(tail, head, t))
+
+    def connect_static_next(self, following: Tensor, state: Tensor, way: Route, t: int) -> None:
+        if t:
+            self.scene.wire(self.id(following), self.id(state, t), "delay", way)
 
     def delay_route(self, tail: Box, head: Box, t: int) -> Route:
         """Out to the right border of one timestep and in from the left border of the next."""

@@ -32,7 +32,7 @@ def to_dot(scene: Scene) -> str:
             cluster.attr(
                 label=graphviz.escape(frame.label),
                 bb=f"{frame.left:.1f},{frame.bottom:.1f},{frame.right:.1f},{frame.top:.1f}",
-                lp=f"{frame.left + 12 + 3 * len(frame.label):.1f},{frame.top - 11:.1f}",
+                lp=f"{frame.label_x:.1f},{frame.top - 11:.1f}",
                 style="rounded,filled",
                 fillcolor=theme.CLUSTER_FILL,
                 color=theme.CLUSTER_LINE,

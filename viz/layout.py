@@ -116,6 +116,10 @@ def route(text: str, backwards: bool) -> Route:
     return tuple(points)
 
 
+FROM_NEXT = -1
+"""In place of an operand number: the delay from a next that is the same in every timestep."""
+
+
 @dataclass(frozen=True, slots=True)
 class StepLayout:
     """One timestep: where its nodes stand and its edges run, and where shared nodes connect.
@@ -132,6 +136,17 @@ class StepLayout:
     right: float
     bottom: float
     top: float
+
+    @property
+    def crossings(self) -> list[float]:
+        """Where lines cross the upper border."""
+        entering = [x for x, y in self.ports.values() if y > self.bottom + 1]
+        return entering + [route[-1][0] for route in self.out.values()]
+
+    def clear_x(self, left: float, right: float, width: float) -> float:
+        """The leftmost centre between `left` and `right` for a text that lines across the border leave free."""
+        spots = [left + width / 2 + (right - left - width) * share / 20 for share in range(21)]
+        return max(spots, key=lambda x: min([abs(x - line) for line in self.crossings] + [width / 2 + 6]))
 
 
 def lay_out_step(plan: Plan, sizes: Mapping[Tensor, Size], reduced: Sequence[Tensor]) -> StepLayout:
@@ -161,6 +176,10 @@ def lay_out_step(plan: Plan, sizes: Mapping[Tensor, Size], reduced: Sequence[Ten
                 high = operand not in set(plan.below)
                 (used_high if high else used_low)[ports[operand]] = None
                 edges.append(Edge(id, ports[operand], names[node], backwards=high))
+    for state in plan.graph.states:
+        if state.next in ports:  # a static next: its value enters from below
+            used_low[ports[state.next]] = None
+            edges.append(Edge(f"{names[state]}.{FROM_NEXT}", ports[state.next], names[state]))
     for id, state, reader in from_states:
         beside = names[level.get(state, state)]
         downwards = nx.has_path(order, names[reader], beside)
@@ -172,7 +191,15 @@ def lay_out_step(plan: Plan, sizes: Mapping[Tensor, Size], reduced: Sequence[Ten
         edges.append(Edge(name, names[node], name))
     boxes = {names[node]: sizes[node] for node in plan.varying} | dict.fromkeys([*used_low, *used_high], (1.0, 1.0))
     pairs = [(names[state], names[following]) for state, following in level.items()]
-    found = lay_out_pairs(boxes, edges, pairs, list(used_low), list(used_high))
+    stacked = []  # a state that cannot stand beside its next stands on a row of its own, higher
+    for state in plan.graph.states:
+        if state.next in names and state not in level:
+            first = plan.state_of[state.next]
+            lower = names[state.next if isinstance(state.next, State) else first]
+            if lower != names[state] and not nx.has_path(order, names[state], lower):
+                order.add_edge(lower, names[state])
+                stacked.append((lower, names[state]))
+    found = lay_out_pairs(boxes, edges, pairs, stacked, list(used_low), list(used_high))
 
     points = [found.at[name] for name in boxes]
     xs = [x - boxes[name][0] / 2 for name, (x, _) in found.at.items() if name in nodes]
@@ -181,6 +208,7 @@ def lay_out_step(plan: Plan, sizes: Mapping[Tensor, Size], reduced: Sequence[Ten
     ys += [y + boxes[name][1] / 2 for name, (_, y) in found.at.items() if name in nodes]
     xs += [x for route in found.routes.values() for x, _ in route]
     heights = [y for _, y in points]
+    spare = max(0.0, theme.NARROWEST_STEP - 24 - (max(xs) - min(xs))) / 2
     ys += [y for route in found.routes.values() for _, y in route]
     return StepLayout(
         at={nodes[name]: point for name, point in found.at.items() if name in nodes},
@@ -189,8 +217,8 @@ def lay_out_step(plan: Plan, sizes: Mapping[Tensor, Size], reduced: Sequence[Ten
         },
         ports={node: found.at[name] for node, name in ports.items() if name in found.at},
         out={node: found.routes[name] for node, name in out.items()},
-        left=min(xs) - 12,
-        right=max(xs) + 12,
+        left=min(xs) - 12 - spare,
+        right=max(xs) + 12 + spare,
         bottom=min([*heights, min(ys)]) if used_low else min(ys) - 12,
         top=max([*heights, max(ys) + 24]) if used_high else max(ys) + 24,
     )
@@ -202,10 +230,15 @@ def can_be_level(state: State, plan: Plan) -> bool:
 
 
 def lay_out_pairs(
-    sizes: Mapping[str, Size], edges: Sequence[Edge], pairs: Sequence[tuple[str, str]], low: list[str], high: list[str]
+    sizes: Mapping[str, Size],
+    edges: Sequence[Edge],
+    pairs: Sequence[tuple[str, str]],
+    stacked: Sequence[tuple[str, str]],
+    low: list[str],
+    high: list[str],
 ) -> Layout:
     """Lay out so that each state stands at the left end and its next at the right end of a row of their own."""
-    above: list[tuple[str, str]] = []
+    above = list(stacked)
     for _ in range(len(pairs) + 1):
         found = lay_out(sizes, edges, rows=pairs, above=above, lowest=low, highest=high)
         clash = next(

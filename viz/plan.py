@@ -85,6 +85,10 @@ def plan(graph: Graph) -> Plan:
         if kind == "operand":
             readers[tail].append(head)
             initial_only.discard(tail)
+    state_of: dict[Tensor, State] = {}
+    for state in graph.states:
+        state_of.setdefault(state.next, state)
+
     late: set[Tensor] = set()
     for node in graph.nodes:
         over_time = node.primitive is not None and node.primitive.over_time
@@ -93,7 +97,7 @@ def plan(graph: Graph) -> Plan:
     feeds: set[Tensor] = set()  # static nodes that timesteps read, directly or through static operations
     for node in reversed(graph.nodes):
         if node not in graph.varying and node not in late and node not in initial_only:
-            direct = any(reader in graph.varying for reader in readers[node])
+            direct = any(reader in graph.varying for reader in readers[node]) or node in state_of
             if direct or any(reader in feeds for reader in readers[node]):
                 feeds.add(node)
     height = heights(graph)
@@ -102,10 +106,6 @@ def plan(graph: Graph) -> Plan:
     def is_high(node: Tensor) -> bool:
         levels = [height[reader] for reader in readers[node] if reader in graph.varying]
         return not node.operands and bool(levels) and 2 * sum(levels) > top * len(levels)
-
-    state_of: dict[Tensor, State] = {}
-    for state in graph.states:
-        state_of.setdefault(state.next, state)
 
     def drawn(condition: Callable[[Tensor], bool]) -> tuple[Tensor, ...]:
         return tuple(node for node in graph.nodes if not is_folded(node) and condition(node))

@@ -59,6 +59,7 @@ class Frame:
 
     id: str
     label: str
+    label_x: float
     left: float
     bottom: float
     right: float
@@ -136,6 +137,7 @@ class Scene:
                 prefix + k: replace(
                     f,
                     id=prefix + f.id,
+                    label_x=f.label_x + dx,
                     left=f.left + dx,
                     right=f.right + dx,
                     bottom=f.bottom + dy,

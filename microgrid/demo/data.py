@@ -35,11 +35,13 @@ class Sunspots:
 
     def standardised(self) -> Floats:
         """The numbers with mean 0 and deviation 1 over the training years: (time, batch=1, features=1)."""
-        return ((self.numbers - self.train.mean()) / self.train.std()).reshape(-1, 1, 1)
+        scaled: Floats = (self.numbers - self.train.mean()) / self.train.std()
+        return scaled.reshape(-1, 1, 1)
 
     def in_sunspots(self, standardised: Floats) -> Floats:
         """The way back, as (time,)."""
-        return standardised.reshape(-1) * self.train.std() + self.train.mean()
+        numbers: Floats = standardised.reshape(-1) * self.train.std() + self.train.mean()
+        return numbers
 
 
 def load_sunspots() -> Sunspots:

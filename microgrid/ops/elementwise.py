@@ -51,7 +51,7 @@ def divide(x: Any, y: Any) -> Any:
     return x / y
 
 
-@primitive(np.negative, vjp=lambda g, out, x: -g, label="neg")
+@primitive(np.negative, vjp=lambda g, out, x: -g, label="−x")
 def negative(x: Any) -> Any:
     """Each element with the other sign.
 
