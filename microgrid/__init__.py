@@ -10,6 +10,7 @@ from microgrid.leaves import Input, Parameter, State, input, parameter, state
 from microgrid.ops.elementwise import (
     absolute,
     add,
+    astype,
     clip,
     cos,
     divide,
@@ -93,6 +94,7 @@ __all__ = [
     "Unrolled",
     "absolute",
     "add",
+    "astype",
     "broadcast_to",
     "check_gradients",
     "clip",

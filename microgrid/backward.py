@@ -61,39 +61,52 @@ def accumulate_gradients(order: list[Tensor], seed: Any) -> None:
             continue
         if g is None:
             continue  # every reader's rule said that nothing flows here
-        operands = node.operands
         rules = primitive.vjps
-        try:
-            if node.params or len(rules) != len(operands) or len(rules) > 2:
-                found = operand_cotangents(node, g, node.value, [x.value for x in operands])
-            elif len(rules) == 1:
-                found = [rules[0](g, node.value, operands[0].value)]
-            else:
-                x, y = operands
-                a, b = x.value, y.value
-                found = [
-                    rules[0](g, node.value, a, b) if x.requires_grad else None,
-                    rules[1](g, node.value, a, b) if y.requires_grad else None,
-                ]
-        except ArithmeticError:
-            found = operand_cotangents(node, g, node.value, [x.value for x in operands])
-        for operand, cotangent in zip(operands, found):  # noqa: B905  (strict= costs more than the sum)
-            if cotangent is not None:
-                value = operand.value
-                kind = type(value)
-                if type(cotangent) is not kind or (
-                    kind is ndarray and (cotangent.shape != value.shape or cotangent.dtype is not value.dtype)
-                ):
-                    cotangent = fit(cotangent, value)
-                held = operand.grad
-                operand.grad = cotangent if held is None else held + cotangent
+        if len(rules) == 2 and not node.params:
+            x, y = node.operands
+            rule_x, rule_y = rules
+            try:
+                to_x = rule_x(g, node.value, x.value, y.value) if x.requires_grad else None
+                to_y = rule_y(g, node.value, x.value, y.value) if y.requires_grad else None
+            except (ArithmeticError, ValueError):
+                to_x, to_y = operand_cotangents(node, g, node.value, (x.value, y.value))
+            deliver(to_x, x)
+            deliver(to_y, y)
+        elif len(rules) == 1 and not node.params:
+            (x,) = node.operands
+            try:
+                to_x = rules[0](g, node.value, x.value)
+            except (ArithmeticError, ValueError):
+                (to_x,) = operand_cotangents(node, g, node.value, (x.value,))
+            deliver(to_x, x)
+        else:
+            found = operand_cotangents(node, g, node.value, [x.value for x in node.operands])
+            for operand, cotangent in zip(node.operands, found, strict=True):
+                deliver(cotangent, operand)
 
 
-def gradients(order: list[Tensor], seed: Any, read: Callable[[Tensor], Any]) -> dict[Tensor, Any]:
+def deliver(cotangent: Any, operand: Tensor) -> None:
+    """Add a cotangent to the gradient of `operand`, in its shape, dtype and kind; None adds nothing."""
+    if cotangent is None:
+        return
+    value = operand.value
+    kind = type(value)
+    if type(cotangent) is not kind or (
+        kind is ndarray and (cotangent.shape != value.shape or cotangent.dtype is not value.dtype)
+    ):
+        cotangent = fit(cotangent, value)
+    held = operand.grad
+    operand.grad = cotangent if held is None else held + cotangent
+
+
+def gradients(
+    order: list[Tensor], seed: Any, read: Callable[[Tensor], Any], match: Callable[[Any, Tensor], Any]
+) -> dict[Tensor, Any]:
     """The cotangent of every node in `order` that one reaches, leaving the nodes as they are.
 
     `read` says what the rules see of a node: its value, and the cotangents are numbers; or the node
-    itself, and they are Tensors that can be differentiated again.
+    itself, and they are Tensors that can be differentiated again. `match` gives a cotangent the
+    shape and dtype of the operand it belongs to.
     """
     found = {order[0]: seed}
     for node in order:
@@ -102,7 +115,7 @@ def gradients(order: list[Tensor], seed: Any, read: Callable[[Tensor], Any]) -> 
         cotangents = operand_cotangents(node, found[node], read(node), map(read, node.operands))
         for operand, cotangent in zip(node.operands, cotangents, strict=True):
             if cotangent is not None:
-                cotangent = unbroadcast(cotangent, operand.shape)
+                cotangent = match(cotangent, operand)
                 held = found.get(operand)
                 found[operand] = cotangent if held is None else held + cotangent
     return found
@@ -121,7 +134,7 @@ def operand_cotangents(node: Tensor, g: Any, out: Any, values: Iterable[Any]) ->
 
     try:
         return apply(g, out, values)
-    except ArithmeticError:  # Python scalars raise where arrays give inf or nan
+    except (ArithmeticError, ValueError):  # Python scalars raise where arrays give inf or nan
         return apply(as_array_scalar(g), as_array_scalar(out), list(map(as_array_scalar, values)))
 
 
@@ -138,7 +151,9 @@ def unbroadcast(cotangent: Any, shape: tuple[int, ...]) -> Any:
     if found == shape:
         return cotangent
     extra = len(found) - len(shape)
-    kept = tuple(1 if n == 1 else m for n, m in zip(shape, found[max(extra, 0) :], strict=False))
+    if extra < 0:
+        return np.broadcast_to(cotangent, shape)
+    kept = tuple(1 if n == 1 else m for n, m in zip(shape, found[extra:], strict=False))
     summed = (*range(extra), *(extra + i for i, n in enumerate(kept) if n != found[extra + i]))
     if summed:
         cotangent = np.sum(cotangent, axis=summed).reshape(kept)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from microgrid.errors import GradientCheckError
+from microgrid.errors import GradientCheckError, GradientError
 from microgrid.functional import value_and_grad
 from microgrid.ops.reduce import sum as total
 from microgrid.tensor import Tensor
@@ -54,7 +54,10 @@ def check_gradients(
     True
     """
     points = [np.array(array, dtype=np.float64) for array in arrays]
-    shape = f(*map(Tensor, points)).shape
+    result = f(*map(Tensor, points))
+    if not isinstance(result, Tensor):
+        raise GradientError(f"the function returned {type(result).__name__}, not a Tensor: compute with Tensors inside")
+    shape = result.shape
     weights = np.random.default_rng(0).uniform(0.5, 1.5, size=shape)
 
     def scalar(*variables: Any) -> Tensor:

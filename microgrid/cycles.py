@@ -11,7 +11,7 @@ from microgrid.leaves import State
 from microgrid.tensor import Tensor
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Cycle:
     """A recurrence: a strongly connected component that contains a delay.
 

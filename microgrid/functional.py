@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
-from operator import attrgetter
+import operator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from microgrid import backward
+from microgrid import backward, recording
 from microgrid.errors import GradientError
 from microgrid.ops.elementwise import positive
 from microgrid.ops.shape import reshape, stack
-from microgrid.tensor import Tensor, describe, tensor
+from microgrid.tensor import Tensor, set_up_leaf, tensor
 
 Function = Callable[..., Tensor]
 
@@ -43,16 +45,19 @@ def value_and_grad(f: Function, argnums: int | tuple[int, ...] = 0) -> Callable[
     >>> value, slope
     (9.0, 6.0)
     """
-    wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    single = hasattr(argnums, "__index__")
+    wanted = (operator.index(argnums),) if single else tuple(argnums)  # type: ignore[arg-type]
 
     @functools.wraps(f)
     def differentiated(*args: Any, **kwargs: Any) -> Any:
-        nested = any(isinstance(args[i], Tensor) for i in checked(wanted, args, f))
-        variables, result = call_with_variables(f, args, kwargs, wanted)
-        if result.shape != ():
-            raise GradientError(f"grad needs a scalar, but {name_of(f)} returned shape {result.shape}; see mg.jacobian")
-        found = tuple(gradients_of(result, variables, np.ones((), result.dtype), nested))
-        gradient = found[0] if isinstance(argnums, int) else found
+        with differentiating(args, checked(wanted, args, f)) as nested:
+            variables, result = call_with_variables(f, args, kwargs, wanted)
+            if result.shape != ():
+                raise GradientError(
+                    f"grad needs a scalar, but {name_of(f)} returned shape {result.shape}; see mg.jacobian"
+                )
+            found = tuple(gradients_of(result, variables, np.ones((), result.dtype), nested))
+        gradient = found[0] if single else found
         return (result if nested else result.value), gradient
 
     return differentiated
@@ -89,17 +94,38 @@ def jacobian(f: Function, argnums: int = 0) -> Callable[..., Any]:
 
     @functools.wraps(f)
     def differentiated(*args: Any, **kwargs: Any) -> Any:
-        nested = isinstance(args[checked((argnums,), args, f)[0]], Tensor)
-        (variable,), result = call_with_variables(f, args, kwargs, (argnums,))
-        rows = []
-        for index in np.ndindex(result.shape):
-            seed = np.zeros(result.shape, result.dtype)
-            seed[index] = 1
-            rows.extend(gradients_of(result, [variable], seed, nested))
-        shape = result.shape + variable.shape
-        return reshape(stack(rows), shape) if nested else np.reshape(np.stack(rows), shape)
+        with differentiating(args, checked((argnums,), args, f)) as nested:
+            (variable,), result = call_with_variables(f, args, kwargs, (argnums,))
+            rows = []
+            for index in np.ndindex(result.shape):
+                seed = np.zeros(result.shape, result.dtype)
+                seed[index] = 1
+                rows.extend(gradients_of(result, [variable], seed, nested))
+            shape = result.shape + variable.shape
+            if not rows:
+                return Tensor(np.zeros(shape, variable.dtype)) if nested else np.zeros(shape, variable.dtype)
+            return reshape(stack(rows), shape) if nested else np.reshape(np.stack(rows), shape)
 
     return differentiated
+
+
+_here = threading.local()
+
+
+@contextlib.contextmanager
+def differentiating(args: tuple[Any, ...], wanted: tuple[int, ...]) -> Iterator[bool]:
+    """Record; yields whether the gradient itself must be recorded, to be differentiated again.
+
+    That is so for Tensor arguments, and inside another gradient function, whose variables may
+    reach this one through a closure.
+    """
+    depth = getattr(_here, "depth", 0)
+    _here.depth = depth + 1
+    try:
+        with recording.always():
+            yield depth > 0 or any(isinstance(args[i], Tensor) for i in wanted)
+    finally:
+        _here.depth = depth
 
 
 def checked(wanted: tuple[int, ...], args: tuple[Any, ...], f: Function) -> tuple[int, ...]:
@@ -119,7 +145,11 @@ def call_with_variables(
     """`f` called with a node of its own for each argument in `wanted`."""
     given = list(args)
     for i in wanted:
-        given[i] = positive(given[i]) if isinstance(given[i], Tensor) else tensor(given[i], requires_grad=True)
+        if isinstance(given[i], Tensor):
+            given[i] = positive(given[i])
+            set_up_leaf(given[i], None, requires_grad=True)
+        else:
+            given[i] = tensor(given[i], requires_grad=True)
     result = f(*given, **kwargs)
     if not isinstance(result, Tensor):
         raise GradientError(f"{name_of(f)} returned {type(result).__name__}, not a Tensor: compute with Tensors inside")
@@ -128,9 +158,6 @@ def call_with_variables(
 
 def gradients_of(result: Tensor, variables: list[Tensor], seed: Any, nested: bool) -> list[Any]:
     """The gradient of `result` by each variable: Tensors if `nested`, else numbers or arrays."""
-    for variable in variables:
-        if not variable.requires_grad:
-            raise GradientError(f"{describe(variable)} needs no gradient: it was made with requires_grad=False")
     found: dict[Tensor, Any] = {}
     if result.requires_grad:
         order = backward.reverse_topological(result)
@@ -138,10 +165,21 @@ def gradients_of(result: Tensor, variables: list[Tensor], seed: Any, nested: boo
             kind._check_backward(result, order)
         seed = backward.fit(seed, result.value)
         if nested:
-            found = backward.gradients(order, Tensor(seed), lambda node: node)
+            found = backward.gradients(order, Tensor(seed), lambda node: node, recorded_fit)
         else:
-            found = backward.gradients(order, seed, attrgetter("value"))
+            found = backward.gradients(order, seed, operator.attrgetter("value"), computed_fit)
     return [gradient_or_zero(found.get(variable), variable, nested) for variable in variables]
+
+
+def recorded_fit(cotangent: Any, operand: Tensor) -> Any:
+    """A cotangent, as a Tensor, in the shape and dtype of its operand."""
+    cotangent = backward.unbroadcast(cotangent, operand.shape)
+    return cotangent if cotangent.dtype == operand.dtype else cotangent.astype(operand.dtype)
+
+
+def computed_fit(cotangent: Any, operand: Tensor) -> Any:
+    """A cotangent, as numbers, in the shape and dtype of its operand."""
+    return backward.fit(cotangent, operand.value)
 
 
 def gradient_or_zero(gradient: Any, variable: Tensor, nested: bool) -> Any:

@@ -73,9 +73,9 @@ class Graph:
         self.parameters = tuple(node for node in self.nodes if isinstance(node, Parameter))
         self.states = tuple(node for node in self.nodes if isinstance(node, State))
         self.varying = frozenset(varying_nodes(self.nodes))
-        self.aliases = {node: name for name, node in named_outputs.items()}
+        self.aliases = {node: name for name, node in reversed(named_outputs.items())}
         self.names = unique_names(self.nodes, self.aliases)
-        self._by_name = {name: node for node, name in self.names.items()}
+        self._by_name = {**named_outputs, **{name: node for node, name in self.names.items()}}
         for state in self.states:
             if state.initial in self.varying:
                 raise CausalityError(
@@ -104,6 +104,10 @@ class Graph:
 
         return unroll(self, {**(sequences or {}), **named_sequences}, steps=steps, initial=initial)
 
+    def backward(self, gradient: Any = None) -> None:
+        """Backpropagation from the only output; refused where it depends on a state: unroll first."""
+        self.output.backward(gradient)
+
     @property
     def output(self) -> Tensor:
         """The only output."""
@@ -117,6 +121,12 @@ class Graph:
             if key in self.names:
                 return key
             raise UnknownNameError(f"{describe(key)} is no node of this graph")
+        if (
+            key not in self._by_name and isinstance(key, str) and key.endswith((".next", "′"))
+        ):  # "h.next", which pictures write h′
+            state = self._by_name.get(key.removesuffix(".next").removesuffix("′"))
+            if isinstance(state, State):
+                return state.next
         if key not in self._by_name:
             raise UnknownNameError(f"the graph has no node {key!r}. {did_you_mean(key, self._by_name)}")
         return self._by_name[key]
@@ -125,7 +135,11 @@ class Graph:
         return self.find(name)
 
     def __contains__(self, key: object) -> bool:
-        return key in self.names if isinstance(key, Tensor) else key in self._by_name
+        try:
+            self.find(key)  # type: ignore[arg-type]
+        except UnknownNameError:
+            return False
+        return True
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.nodes)
@@ -214,6 +228,12 @@ def kind_of(node: Tensor) -> str:
     return node.primitive.name if node.primitive is not None else "constant"
 
 
+def origin(node: Tensor, aliases: Mapping[Tensor, str]) -> str:
+    """What a named node is and where it got its name, for an error."""
+    where = "by a keyword of mg.Graph" if node in aliases else f"at {node.place}"
+    return f"{kind_of(node)} of shape {node.shape}, named {where}"
+
+
 def unique_names(nodes: Sequence[Tensor], aliases: Mapping[Tensor, str]) -> dict[Tensor, str]:
     """A name for every node: the user's, or its kind with a number."""
     names: dict[Tensor, str] = {}
@@ -225,8 +245,8 @@ def unique_names(nodes: Sequence[Tensor], aliases: Mapping[Tensor, str]) -> dict
         if name in owners:
             other = owners[name]
             raise NameClashError(
-                f"two nodes are named {name!r}: {kind_of(other)} of shape {other.shape}, named at {other.place}, and "
-                f"{kind_of(node)} of shape {node.shape}, named at {node.place}. Rename one of them."
+                f"two nodes are named {name!r}: {origin(other, aliases)}, and {origin(node, aliases)}. "
+                "Rename one of them."
             )
         names[node], owners[name] = name, node
     counts: dict[str, int] = {}

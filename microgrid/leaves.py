@@ -19,6 +19,7 @@ class Input(Tensor):
     """A leaf that takes a new value at every timestep; its `value` is the example, that of step 0."""
 
     __slots__ = ()
+    is_new_at_every_timestep = True
 
 
 class State(Tensor):
@@ -29,6 +30,7 @@ class State(Tensor):
     """
 
     __slots__ = ("_next", "_next_place")
+    is_new_at_every_timestep = True
 
     _next: Tensor | None
     _next_place: str
@@ -46,7 +48,7 @@ class State(Tensor):
         than the initial value.
         """
         if self._next is None:
-            raise StateError(f"the state {describe(self)} has no next yet: set {self.name or 'state'}.next = ...")
+            raise StateError(f"{describe(self)} has no next yet: set {self.name or 'state'}.next = ...")
         return self._next
 
     @next.setter
@@ -67,7 +69,8 @@ class State(Tensor):
         if node.dtype != self.dtype:
             raise StateError(
                 f"{name}.next is {describe(node, 2)} of dtype {node.dtype}, but the state {name!r} starts with dtype "
-                f"{self.dtype}. Give it an initial value of that dtype: np.zeros({node.shape}, np.{node.dtype})."
+                f"{self.dtype}. Give it an initial value of that dtype: "
+                f"{f'np.zeros({node.shape}, np.{node.dtype})' if node.shape else f'np.{node.dtype}(0) or 0.0'}."
             )
         self._next = node
         self._next_place = caller_place(2)
@@ -76,18 +79,22 @@ class State(Tensor):
     def _check_backward(cls, root: Tensor, order: list[Tensor]) -> None:
         from microgrid.graph import Graph  # above this module: only a refusal looks there
 
-        if all(node._next is None for node in order if isinstance(node, State)):
+        delayed = [node for node in order if isinstance(node, State) and node._next is not None]
+        if not delayed:
             return
-        graph = Graph(root)
-        if graph.cycles:
-            cycle = graph.cycles[0]
-            name = describe(root, 3)
-            variable = name.strip("'") if name.startswith("'") else "output"
+        name = describe(root, 3)
+        variable = name.strip("'") if name.startswith("'") else "output"
+        advice = f"Unroll first: mg.Graph({variable}).unroll(...).backward()."
+        cycles = Graph(root).cycles
+        if cycles:
             raise CyclicGraphError(
-                f"{name} depends on {cycle.states[0].name or 'a state'!r}, which feeds itself: {cycle}. "
-                "Plain backpropagation would never end, or would stop after one timestep. "
-                f"Unroll first: mg.Graph({variable}).unroll(...).backward()."
+                f"{name} depends on {cycles[0].states[0].name or 'a state'!r}, which feeds itself: {cycles[0]}. "
+                f"Plain backpropagation would never end, or would stop after one timestep. {advice}"
             )
+        raise StateError(
+            f"{name} depends on {describe(delayed[0])}, whose value is that of {describe(delayed[0].next)} one "
+            f"timestep earlier: plain backpropagation would stop there. {advice}"
+        )
 
 
 def parameter(value: ArrayLike, *, name: str | None = None) -> Parameter:
@@ -163,7 +170,8 @@ def state(initial: ArrayLike, *, name: str | None = None) -> State:
     else:
         start = Tensor(leaf_value(initial))
         start.requires_grad = bool(np.issubdtype(start.dtype, np.floating))
-    leaf = State(start.value, DELAY, (start,), requires_grad=start.requires_grad)
+    differentiable = bool(np.issubdtype(start.dtype, np.floating))  # later values may need one where the first does not
+    leaf = State(start.value, DELAY, (start,), requires_grad=differentiable)
     leaf._next = None
     if name is not None:
         leaf.rename(name, caller_place(2))

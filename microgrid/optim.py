@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from microgrid import backward
 from microgrid.errors import GradientError
 from microgrid.tensor import Tensor, describe
 
@@ -52,7 +53,7 @@ class Adam:
         if not (lr > 0 and all(0 <= beta < 1 for beta in betas) and eps > 0):
             raise GradientError(f"Adam needs lr > 0, betas in [0, 1) and eps > 0, not {lr=}, {betas=}, {eps=}")
         self.lr, self.betas, self.eps = lr, betas, eps
-        self.steps = 0
+        self._steps = [0 for _ in self.parameters]
         self._moments: list[tuple[Any, Any]] = [(0.0, 0.0) for _ in self.parameters]
 
     def zero_grad(self) -> None:
@@ -62,19 +63,20 @@ class Adam:
 
     def step(self) -> None:
         """Move every parameter that has a gradient."""
-        self.steps += 1
         beta1, beta2 = self.betas
-        size = self.lr * math.sqrt(1 - beta2**self.steps) / (1 - beta1**self.steps)
-        eps = self.eps * math.sqrt(1 - beta2**self.steps)
         for i, parameter in enumerate(self.parameters):
             g = parameter.grad
             if g is None:
                 continue
+            self._steps[i] += 1
+            unbias = math.sqrt(1 - beta2 ** self._steps[i])
+            size = self.lr * unbias / (1 - beta1 ** self._steps[i])
             first, second = self._moments[i]
             first = beta1 * first + (1 - beta1) * g
             second = beta2 * second + (1 - beta2) * (g * g)
             self._moments[i] = first, second
-            parameter.value = parameter.value - size * first / (second**0.5 + eps)
+            moved = parameter.value - size * first / (second**0.5 + self.eps * unbias)
+            parameter.value = backward.fit(moved, parameter.value)
 
 
 def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:

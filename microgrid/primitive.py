@@ -43,8 +43,9 @@ class Primitive:
         `forward` for Python floats.
     label : str
         How pictures write it.
-    over_time : bool
-        A time reduction: it reads one operand per timestep and has one value for the whole sequence.
+    over_time : callable or None
+        For a time reduction, which has one value for the whole sequence: which of the timesteps it
+        reads, as a function from all to those.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Primitive:
     vjp_of: Callable[[int], Rule] | None = None
     scalar: Callable[..., Any] | None = None
     label: str = ""
-    over_time: bool = False
+    over_time: Callable[[list[Any]], list[Any]] | None = None
     variadic: bool = False
     differentiable: bool = field(init=False)
     """Whether any operand receives a gradient."""
@@ -110,8 +111,9 @@ def value_after_error(
     if isinstance(error, MicrogridError):
         raise error
     values = [operand.value for operand in operands]
-    if isinstance(error, ArithmeticError | ValueError) and values and all(type(v) in PYTHON_NUMBERS for v in values):
-        return float(primitive.forward(*map(np.float64, values), **params))
+    python_arithmetic = isinstance(error, ArithmeticError) or primitive.scalar is not None
+    if python_arithmetic and not params and all(type(value) in PYTHON_NUMBERS for value in values):
+        return float(primitive.forward(*map(np.float64, values)))
     found = ", ".join(f"{describe(operand)} {operand.shape}" for operand in operands[:6])
     settings = "".join(f", {key}={value!r}" for key, value in params.items())
     kind: type[MicrogridError] = OperandError
@@ -128,7 +130,6 @@ def primitive(
     vjp_of: Callable[[int], Rule] | None = None,
     scalar: Callable[..., Any] | None = None,
     label: str | None = None,
-    over_time: bool = False,
 ) -> Callable[[Callable[Signature, Any]], Callable[Signature, Tensor]]:
     """Declare the decorated forward function as a primitive.
 
@@ -169,7 +170,6 @@ def primitive(
             vjp_of=vjp_of,
             scalar=scalar,
             label=label or forward.__name__.rstrip("_"),
-            over_time=over_time,
             variadic=vjp_of is not None,
         )
         recorder: Callable[..., Tensor]
@@ -259,6 +259,8 @@ def sequence_recorder(declared: Primitive, defaults: dict[str, Any]) -> Callable
     def operation(operands: Iterable[ArrayLike], *args: Any, **kwargs: Any) -> Tensor:
         if isinstance(operands, Tensor) and not operands.ndim:
             raise OperandTypeError(f"{declared.name} takes a sequence of tensors, not the scalar {describe(operands)}")
+        if len(args) > len(names) or not defaults.keys() >= kwargs.keys():
+            inspect.signature(declared.forward).bind(operands, *args, **kwargs)  # raises Python's own TypeError
         params = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
         return record(declared, operands, params)
 

@@ -43,3 +43,14 @@ def no_grad() -> Iterator[None]:
         _here.blocks -= 1
         with _lock:
             blocks_anywhere -= 1
+
+
+@contextlib.contextmanager
+def always() -> Iterator[None]:
+    """Record in this thread, also inside `no_grad`: a gradient function needs the record it makes."""
+    blocks = getattr(_here, "blocks", 0)
+    _here.blocks = 0
+    try:
+        yield
+    finally:
+        _here.blocks = blocks

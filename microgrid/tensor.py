@@ -129,8 +129,9 @@ class Tensor:
             If it depends on a state that feeds itself: unroll the graph first.
         """
         if not self.requires_grad:
+            dtype = "" if np.issubdtype(self.dtype, np.floating) else f"(it holds {self.dtype}) "
             raise GradientError(
-                f"{describe(self, 2)} depends on nothing that needs a gradient. Gradients flow to float tensors "
+                f"{describe(self, 2)} {dtype}depends on nothing that needs a gradient. Gradients flow to float tensors "
                 "made by mg.tensor, mg.parameter, mg.input or mg.state, outside mg.no_grad()."
             )
         seed = self._seed(gradient)
@@ -163,15 +164,21 @@ class Tensor:
         """Forget the gradient held so far."""
         self.grad = None
 
-    def detach(self) -> Tensor:
-        """The same value as a new leaf through which no gradient flows.
+    is_new_at_every_timestep = False
+    """Whether nodes of this class bring a new value into every timestep, as inputs and states do."""
 
-        >>> import microgrid as mg
-        >>> x = mg.tensor(3.0)
-        >>> (x * x.detach()).backward(); x.grad
-        3.0
-        """
-        return Tensor(self.value)
+    def varies(self) -> bool:
+        """Whether it depends on an input or a state, and so has a value per timestep once unrolled."""
+        seen: set[Tensor] = {self}
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            if node.is_new_at_every_timestep:
+                return True
+            new = [operand for operand in node.operands if operand not in seen]
+            seen.update(new)
+            stack += new
+        return False
 
     # --- what an array tells about itself ----------------------------------------------------
 
@@ -293,6 +300,8 @@ class Tensor:
         def __eq__(self, other: ArrayLike) -> Tensor: ...  # type: ignore[override]
         def __ne__(self, other: ArrayLike) -> Tensor: ...  # type: ignore[override]
         def __getitem__(self, index: Any) -> Tensor: ...
+        def detach(self) -> Tensor: ...
+        def astype(self, dtype: Any) -> Tensor: ...
         def exp(self) -> Tensor: ...
         def log(self) -> Tensor: ...
         def sqrt(self) -> Tensor: ...
@@ -381,7 +390,10 @@ def leaf_value(value: ArrayLike) -> Any:
 
 
 def constant(value: ArrayLike) -> Tensor:
-    """A raw operand as a leaf without gradient; a Tensor as it is."""
+    """A raw operand as a leaf without gradient; a Tensor as it is.
+
+    An array is not copied, so it must not change between an operation and its `backward`.
+    """
     if isinstance(value, Tensor):
         return value
     return Tensor(value if type(value) in PYTHON_NUMBERS else number_array(value))
@@ -423,6 +435,8 @@ def describe(node: Tensor, depth: int | None = None) -> str:
         for variable, held in sys._getframe(depth).f_locals.items():
             if held is node and variable.isidentifier():
                 return repr(variable)
+    if type(node) is not Tensor:
+        return f"the unnamed {type(node).__name__.lower()} of shape {node.shape}"
     if node.primitive is not None:
         return f"the result of {node.primitive.name}"
     return f"a tensor of shape {node.shape}" if node.shape else f"the number {node.value!r}"

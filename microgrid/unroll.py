@@ -11,6 +11,7 @@ from microgrid.cycles import is_cyclic, shortest_loop, strong_components, word
 from microgrid.errors import (
     CausalityError,
     GradientError,
+    OperandError,
     SequenceError,
     TimestepError,
     UnknownNameError,
@@ -18,6 +19,7 @@ from microgrid.errors import (
 )
 from microgrid.graph import Graph, nodes_behind
 from microgrid.leaves import State
+from microgrid.ops.elementwise import positive
 from microgrid.primitive import record
 from microgrid.tensor import PYTHON_NUMBERS, ArrayLike, Tensor, describe, number_array
 
@@ -60,18 +62,15 @@ class Unrolled:
             return self.static[node]
         where, t = key
         node = self.graph.find(where)
-        if node in self.static:
-            return self.static[node]
         if not isinstance(t, int | np.integer) or not -self.steps <= t < self.steps:
-            raise TimestepError(f"there is no timestep {t!r}: the graph was unrolled for 0 to {self.steps - 1}")
-        return self.copies[node][t]
+            hint = f"; dag.values({where!r})[{t.start}:{t.stop}] has several" if isinstance(t, slice) else ""
+            raise TimestepError(f"there is no timestep {t!r}: the graph was unrolled for 0 to {self.steps - 1}{hint}")
+        return self.static[node] if node in self.static else self.copies[node][t]
 
     @property
     def nodes(self) -> list[Tensor]:
         """All nodes of the unrolled graph, operands before the operations that read them."""
-        roots = [copy for output in self.graph.outputs for copy in self.over_time(output)]
-        last = [copy for state in self.graph.states for copy in (self.copies.get(state.next, [])[-1:])]
-        return nodes_behind([*roots, *last])
+        return nodes_behind([*self.static.values(), *(copy for each in self.copies.values() for copy in each)])
 
     def over_time(self, key: str | Tensor) -> list[Tensor]:
         """The copies of a node, one per timestep; one for a static node."""
@@ -202,8 +201,11 @@ def unroll(
                 copies[node] = []
             makers = [(copies[node], copy_maker(node, graph.names[node], copies, static, start)) for node in component]
             for t in range(steps):
-                for made, make in makers:
-                    made.append(make(t))
+                try:
+                    for made, make in makers:
+                        made.append(make(t))
+                except OperandError as error:
+                    raise OperandError(f"at timestep {t}: {error}{batch_hint(graph, copies)}") from None
         elif node in graph.varying:
             continue  # an input
         elif node.primitive is None:
@@ -211,6 +213,17 @@ def unroll(
         else:
             static[node] = compute_static(node, copies, static, steps)
     return Unrolled(graph, steps, copies, static)
+
+
+def batch_hint(graph: Graph, copies: Mapping[Tensor, list[Tensor]]) -> str:
+    """What to do where a sequence has another batch size than the example with which a state was made."""
+    if not graph.states or all(copies[node][0].shape == node.shape for node in graph.inputs):
+        return ""
+    name = graph.names[graph.states[0]]
+    return (
+        ". The inputs have another shape than their examples: give the states a start of that shape, as in "
+        f"initial={{{name!r}: np.zeros(...)}}"
+    )
 
 
 def copy_maker(
@@ -253,7 +266,7 @@ def compute_static(
     assert node.primitive is not None
     if node.primitive.over_time:
         (operand,) = node.operands
-        operands = copies[operand] if operand in copies else [static[operand]] * steps
+        operands = node.primitive.over_time(copies[operand] if operand in copies else [static[operand]] * steps)
     else:
         operands = [static[operand] for operand in node.operands]
     made = record(node.primitive, operands, node.params)
@@ -276,20 +289,16 @@ def check_causal(component: list[Tensor]) -> None:
 def number_of_steps(graph: Graph, sequences: Mapping[str, Any], steps: int | None) -> int:
     """How many timesteps to unroll, from the sequences or from `steps`."""
     expected = [graph.names[node] for node in graph.inputs]
-    for name, sequence in sequences.items():
+    for name in sequences:
         if name not in expected:
             raise UnknownNameError(f"the graph has no input {name!r}. {did_you_mean(name, expected)}")
-        if not np.ndim(sequence.value if isinstance(sequence, Tensor) else sequence) and not hasattr(
-            sequence, "__len__"
-        ):
-            raise SequenceError(f"{name!r} takes a sequence, one value per timestep, not the single {sequence!r}")
     missing = [name for name in expected if name not in sequences]
     if sequences and missing:
         raise SequenceError(
             f"no sequence was given for the input {', '.join(map(repr, missing))} (given: {', '.join(sequences)}). "
             "Give all inputs a sequence, or only steps= to use the example values."
         )
-    lengths = {name: len(sequence) for name, sequence in sequences.items()}
+    lengths = {name: length_of(name, sequence) for name, sequence in sequences.items()}
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{name!r} has {n} timesteps" for name, n in lengths.items())
         raise SequenceError(f"sequences differ in length: {found}")
@@ -308,6 +317,16 @@ def number_of_steps(graph: Graph, sequences: Mapping[str, Any], steps: int | Non
     return int(steps)
 
 
+def length_of(name: str, sequence: Any) -> int:
+    """How many timesteps a sequence has."""
+    is_array = isinstance(sequence, Tensor | np.ndarray | np.generic)
+    if isinstance(sequence, str) or (sequence.ndim == 0 if is_array else not hasattr(sequence, "__len__")):
+        raise SequenceError(
+            f"{name!r} takes a sequence, with one value per timestep along its first axis, not the single {sequence!r}"
+        )
+    return len(sequence)
+
+
 def input_copies(node: Tensor, name: str, sequence: Any, steps: int) -> list[Tensor]:
     """The leaves that an input becomes, one per timestep."""
     copies = []
@@ -316,6 +335,8 @@ def input_copies(node: Tensor, name: str, sequence: Any, steps: int) -> list[Ten
             leaf = Tensor(node.value, requires_grad=node.requires_grad)
         elif isinstance(sequence, Tensor):
             leaf = sequence[t]
+        elif isinstance(sequence[t], Tensor):
+            leaf = positive(sequence[t])  # a node of its own: the user's tensor keeps its name
         else:
             leaf = Tensor(one_timestep(node, name, sequence[t], t), requires_grad=node.requires_grad)
         if leaf.ndim != node.ndim:
@@ -330,16 +351,15 @@ def input_copies(node: Tensor, name: str, sequence: Any, steps: int) -> list[Ten
 
 def one_timestep(node: Tensor, name: str, value: Any, t: int) -> Any:
     """One value of a sequence, in the kind and dtype of the input's example."""
-    if isinstance(value, Tensor):
-        value = value.value
-    if type(node.value) in PYTHON_NUMBERS and np.ndim(value) == 0:
-        return type(node.value)(value)
     array = number_array(value)
+    if type(node.value) in PYTHON_NUMBERS and array.ndim == 0 and np.can_cast(array.dtype, node.dtype, "same_kind"):
+        return type(node.value)(array.item())
     if array.dtype == node.dtype:
         return array
     if not np.can_cast(array.dtype, node.dtype, "same_kind"):
         raise SequenceError(
-            f"the input {name!r} holds {node.dtype}, but timestep {t} of its sequence holds {array.dtype}"
+            f"{name!r} holds {node.dtype}, but the value given for timestep {t} holds {array.dtype}. "
+            "Record the network with an example of that kind, such as 0.0 instead of 0."
         )
     return array.astype(node.dtype)
 
@@ -347,6 +367,8 @@ def one_timestep(node: Tensor, name: str, value: Any, t: int) -> Any:
 def initial_values(graph: Graph, initial: Mapping[Any, ArrayLike]) -> dict[Tensor, Tensor]:
     """The nodes from which states start where `initial` says so."""
     starts: dict[Tensor, Tensor] = {}
+    if not isinstance(initial, Mapping):
+        raise SequenceError(f"initial maps names of states to values, as in initial={{'h': ...}}, not {initial!r:.60}")
     names = [graph.names[state] for state in graph.states]
     for key, value in initial.items():
         name = graph.names.get(key) if isinstance(key, Tensor) else key

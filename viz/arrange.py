@@ -102,7 +102,7 @@ def source(node: Tensor, index: int) -> Tensor:
 
 
 def reads_time(node: Tensor) -> bool:
-    return node.primitive is not None and node.primitive.over_time
+    return node.primitive is not None and node.primitive.over_time is not None
 
 
 def box(id: str, what: Content, at: Point, size: tuple[float, float] | None = None) -> Box:

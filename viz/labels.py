@@ -53,7 +53,7 @@ class Content:
         """The lines as a Graphviz HTML-like label, with all text escaped."""
         parts = []
         for text, size in self.lines:
-            escaped = html.escape(text)
+            escaped = html.escape(text).replace("\\", "\\\u2060")  # else Graphviz reads \\N as the node's id
             if size != theme.MAIN_SIZE:
                 escaped = f'<font point-size="{size:g}" color="{theme.QUIET_INK}">{escaped}</font>'
             parts.append(escaped)

@@ -130,7 +130,7 @@ def draw(what: Graph | Unrolled | Tensor, *, values: bool = False, gradients: bo
 
 
 def is_over_time(node: Tensor) -> bool:
-    return node.primitive is not None and node.primitive.over_time and len(node.operands) == 1
+    return node.primitive is not None and node.primitive.over_time is not None and len(node.operands) == 1
 
 
 def before_after(

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from microgrid.errors import OperandTypeError
 from microgrid.primitive import primitive
-from microgrid.tensor import ArrayLike, Tensor
+from microgrid.tensor import NUMPY_FUNCTIONS, PYTHON_NUMBERS, ArrayLike, Tensor
 
 
 @primitive(np.add, vjp=(lambda g, out, x, y: g, lambda g, out, x, y: g), label="+")
@@ -66,13 +67,18 @@ def python_power(x: float, y: float) -> float:
     return math.pow(x, y) if x < 0 else x**y
 
 
+def power_vjp_x(g: Any, out: Any, x: Any, y: Any) -> Any:
+    base = x + ((x == 0) & (y == 0))  # so that 0 · 0 ** −1 is 0
+    is_python = type(base) is float and type(y) in PYTHON_NUMBERS
+    return g * y * (python_power(base, y - 1) if is_python else base ** (y - 1))
+
+
 @primitive(
     np.power,
     np.float_power,
     vjp=(
-        # the exponent of the derivative is kept at 0 where y is 0, so that 0 ** -1 never appears
-        lambda g, out, x, y: g * y * x ** (y - 1 + (y == 0)),
-        lambda g, out, x, y: g * out * np.log(np.where(x > 0, x, 1.0)),
+        power_vjp_x,
+        lambda g, out, x, y: g * np.where(x > 0, out, 0.0) * np.log(np.where(x > 0, x, 1.0)),
     ),
     scalar=python_power,
     label="^",
@@ -97,6 +103,16 @@ def positive(x: Any) -> Any:
     2.0
     """
     return +x
+
+
+@primitive(vjp=lambda g, out, x, *, dtype: g)  # the gradient takes its operand's dtype by itself
+def astype(x: Any, dtype: Any = np.float64) -> Any:
+    """The same values in another dtype; the gradient comes back in the dtype of `x`.
+
+    >>> mg.astype(mg.tensor([1.0, 2.0]), np.float32).dtype
+    dtype('float32')
+    """
+    return np.asarray(x).astype(dtype)
 
 
 @primitive(np.exp, vjp=lambda g, out, x: g * out, scalar=math.exp)
@@ -169,7 +185,7 @@ def absolute(x: Any) -> Any:
     return np.absolute(x)
 
 
-@primitive(np.sign)
+@primitive(np.sign, scalar=lambda x: type(x)((x > 0) - (x < 0)) if x == x else x)
 def sign(x: Any) -> Any:
     """−1, 0 or 1 by the sign of each element. No gradient flows through it.
 
@@ -226,7 +242,7 @@ def sigmoid(x: Any) -> Any:
     return np.where(x >= 0, np.ones_like(e), e) / (1 + e)
 
 
-@primitive(vjp=lambda g, out, x: g * (x > 0), scalar=lambda x: x if x > 0 else 0.0)
+@primitive(vjp=lambda g, out, x: g * (x > 0), scalar=lambda x: type(x)(0) if x <= 0 else x)
 def relu(x: Any) -> Any:
     """The positive part max(x, 0) of each element; its subgradient at 0 is taken as 0.
 
@@ -273,13 +289,23 @@ def gelu(x: Any) -> Any:
     return 0.5 * x * (1 + np.tanh(GELU_SCALE * (x + GELU_CUBE * x * x * x)))
 
 
+def python_maximum(x: float, y: float) -> float:
+    """The larger of two Python numbers; nan wins, and a float among them makes a float, as in NumPy."""
+    return with_kind(y if y > x or y != y else x, x, y)
+
+
+def with_kind(chosen: float, x: float, y: float) -> float:
+    """The one chosen of two Python numbers, a float if either is one."""
+    return float(chosen) if float in (type(x), type(y)) else chosen
+
+
 @primitive(
     np.maximum,
     vjp=(
         lambda g, out, x, y: np.where(x == y, g / 2, np.where(x > y, g, 0.0)),
         lambda g, out, x, y: np.where(x == y, g / 2, np.where(x > y, 0.0, g)),
     ),
-    scalar=max,
+    scalar=python_maximum,
     label="max",
 )
 def maximum(x: Any, y: Any) -> Any:
@@ -297,7 +323,7 @@ def maximum(x: Any, y: Any) -> Any:
         lambda g, out, x, y: np.where(x == y, g / 2, np.where(x < y, g, 0.0)),
         lambda g, out, x, y: np.where(x == y, g / 2, np.where(x < y, 0.0, g)),
     ),
-    scalar=min,
+    scalar=lambda x, y: -python_maximum(-x, -y),
     label="min",
 )
 def minimum(x: Any, y: Any) -> Any:
@@ -316,6 +342,7 @@ def minimum(x: Any, y: Any) -> Any:
         lambda g, out, condition, x, y: np.where(condition, g, 0.0),
         lambda g, out, condition, x, y: np.where(condition, 0.0, g),
     ),
+    scalar=lambda condition, x, y: with_kind(x if condition else y, x, y),
 )
 def where(condition: Any, x: Any, y: Any) -> Any:
     """`x` where `condition` holds and `y` elsewhere; the condition has no gradient.
@@ -339,11 +366,17 @@ def clip(x: ArrayLike, min: ArrayLike | None = None, max: ArrayLike | None = Non
     >>> mg.clip(mg.tensor([-2.0, 0.5, 2.0]), -1, 1).value.tolist()
     [-1.0, 0.5, 1.0]
     """
+    if min is None and max is None:
+        raise OperandTypeError("clip needs at least one bound: mg.clip(x, min, max)")
     return clip_between(x, -math.inf if min is None else min, math.inf if max is None else max)
+
+
+NUMPY_FUNCTIONS[np.clip] = clip
 
 
 @primitive(
     vjp=(lambda g, out, x, low, high: g * ((x >= low) & (x <= high)), None, None),
+    scalar=lambda x, low, high: type(x)(low if x < low else high if x > high else x),
 )
 def clip_between(x: Any, low: Any, high: Any) -> Any:
     return np.clip(x, low, high)

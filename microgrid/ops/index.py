@@ -52,7 +52,7 @@ def only_first(rule: Any) -> Any:
 
 GETITEM = Primitive(
     name="getitem",
-    forward=lambda operands, template: operands[0][fill(template, tuple(operands[1:]))],
+    forward=lambda operands, template: np.asarray(operands[0])[fill(template, tuple(operands[1:]))],
     vjp_of=only_first(getitem_vjp),
     label="[ ]",
     variadic=True,
@@ -84,6 +84,8 @@ def getitem(x: ArrayLike, index: Any) -> Tensor:
     operands = [constant(x)]
 
     def slot(item: Any) -> Any:
+        if isinstance(item, np.ndarray | list):
+            return np.array(item)  # the record's own: a later change of the user's array must not reach it
         if not isinstance(item, Tensor):
             return item
         operands.append(item)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from typing import Any
 
@@ -28,7 +29,8 @@ def matmul_vjp_y(g: Any, out: Any, x: Any, y: Any) -> Any:
     if x.ndim == 2:
         return x.T @ g
     if y.ndim == 2:  # one product over all rows, not one per leading index
-        return x.reshape((-1, x.shape[-1])).T @ g.reshape((-1, g.shape[-1]))
+        rows = math.prod(x.shape[:-1])
+        return x.reshape((rows, x.shape[-1])).T @ g.reshape((rows, g.shape[-1]))
     return np.swapaxes(x, -1, -2) @ g
 
 
@@ -63,7 +65,7 @@ def einsum_vjp_of(index: int) -> Rule:
         factors = [g, *others]
         wanted, dtype = "", g.dtype
         spare = (letter for letter in string.ascii_letters if letter not in output + "".join(inputs))
-        for letter, size in zip(inputs[index], operands[index].shape, strict=True):
+        for letter, size in zip(inputs[index], np.shape(operands[index]), strict=True):
             if letter in wanted:  # a repeated letter is a diagonal: g goes there, 0 elsewhere
                 twin = next(spare)
                 terms.append(letter + twin)

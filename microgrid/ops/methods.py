@@ -6,12 +6,31 @@ from collections.abc import Callable
 from typing import Any
 
 from microgrid.ops import elementwise, index, linalg, reduce, shape
+from microgrid.primitive import primitive
 from microgrid.tensor import ArrayLike, Tensor
 
 
 def swapped(function: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tensor]:
     """The same operation with the operands exchanged, for `2 - tensor`."""
     return lambda x, y: function(y, x)
+
+
+@primitive(label="stop ∂")
+def stop_gradient(x: Any) -> Any:
+    return x
+
+
+def detach(x: Tensor) -> Tensor:
+    """The same value, through which no gradient flows.
+
+    In a network that is being recorded it is an operation, computed anew at every timestep;
+    elsewhere a new leaf, so that the history behind `x` can be freed.
+
+    >>> x = mg.tensor(3.0)
+    >>> (x * x.detach()).backward(); x.grad
+    3.0
+    """
+    return stop_gradient(x) if x.varies() else Tensor(x.value)
 
 
 def flatten(x: ArrayLike) -> Tensor:
@@ -28,7 +47,9 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "transpose": lambda x, *axes: shape.transpose(x, shape.one_sequence(axes) if axes else None),
     "permute": shape.permute,
     "flatten": flatten,
+    "detach": detach,
     "abs": elementwise.absolute,
+    "astype": elementwise.astype,
     "clip": elementwise.clip,
     "swapaxes": shape.swapaxes,
     "squeeze": shape.squeeze,

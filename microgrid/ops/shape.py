@@ -130,7 +130,11 @@ def along(axis: int, index: Any) -> tuple[Any, ...]:
 
 
 def concatenate_vjp_of(index: int) -> Rule:
-    def rule(g: Any, out: Any, *operands: Any, axis: int) -> Any:
+    def rule(g: Any, out: Any, *operands: Any, axis: int | None) -> Any:
+        if axis is None:  # all operands flattened
+            first = sum(int(np.size(operand)) for operand in operands[:index])
+            own = operands[index]
+            return np.reshape(g[first : first + int(np.size(own))], np.shape(own))
         start = sum(operand.shape[axis] for operand in operands[:index])
         return g[along(axis, slice(start, start + operands[index].shape[axis]))]
 
@@ -138,8 +142,8 @@ def concatenate_vjp_of(index: int) -> Rule:
 
 
 @primitive(np.concatenate, vjp_of=concatenate_vjp_of, label="concat")
-def concatenate(arrays: Any, axis: int = 0) -> Any:
-    """A sequence of arrays joined along an axis they have.
+def concatenate(arrays: Any, axis: int | None = 0) -> Any:
+    """A sequence of arrays joined along an axis they have; with None, flattened and joined.
 
     >>> mg.concatenate([mg.tensor([1.0]), mg.tensor([2.0, 3.0])]).value.tolist()
     [1.0, 2.0, 3.0]

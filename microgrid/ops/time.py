@@ -1,11 +1,12 @@
 """Operations that know of time: the delay behind a state, and the reductions over timesteps.
 
 Recorded, a network has one timestep, and each of these reads one operand. Unrolled, a time reduction
-reads one operand per timestep.
+reads one operand per timestep it needs.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,46 +18,41 @@ DELAY = Primitive(name="delay", forward=lambda x: x, vjps=(lambda g, out, x: g,)
 
 
 def sum_of(values: list[Any]) -> Any:
-    total = values[0]
+    total = 0 + values[0]  # counts booleans
     for value in values[1:]:
         total = total + value
     return total
 
 
-def same_for_each(rule: Rule) -> Any:
-    """Operand number → the rule that serves every timestep."""
-    return lambda index: rule
+def reduction(
+    name: str,
+    forward: Callable[[list[Any]], Any],
+    vjp_of: Callable[[int], Rule],
+    label: str,
+    reads: Callable[[list[Any]], list[Any]] = lambda steps: steps,
+) -> Primitive:
+    """A reduction over time; `reads` picks the timesteps it needs."""
+    return Primitive(name, forward, vjp_of=vjp_of, label=label, over_time=reads, variadic=True)
 
 
-def only_at(timestep: int) -> Any:
-    """Operand number → a rule by which the gradient flows to one timestep."""
-
-    def vjp_of(index: int) -> Rule:
-        return lambda g, out, *steps: g if index == timestep % len(steps) else None
-
-    return vjp_of
-
-
-TIME_SUM = Primitive(
-    "time_sum", sum_of, vjp_of=same_for_each(lambda g, out, *steps: g), label="Σ over t", over_time=True, variadic=True
-)
-TIME_MEAN = Primitive(
+TIME_SUM = reduction("time_sum", sum_of, lambda index: lambda g, out, *steps: g, "Σ over t")
+TIME_MEAN = reduction(
     "time_mean",
     lambda values: sum_of(values) / len(values),
-    vjp_of=same_for_each(lambda g, out, *steps: g / len(steps)),
-    label="mean over t",
-    over_time=True,
-    variadic=True,
+    lambda index: lambda g, out, *steps: g / len(steps),
+    "mean over t",
 )
-FIRST = Primitive("first", lambda values: values[0], vjp_of=only_at(0), label="first t", over_time=True, variadic=True)
-LAST = Primitive("last", lambda values: values[-1], vjp_of=only_at(-1), label="last t", over_time=True, variadic=True)
-TIME_STACK = Primitive(
+FIRST = reduction(
+    "first", lambda values: values[0], lambda index: lambda g, out, step: g, "first t", lambda steps: steps[:1]
+)
+LAST = reduction(
+    "last", lambda values: values[0], lambda index: lambda g, out, step: g, "last t", lambda steps: steps[-1:]
+)
+TIME_STACK = reduction(
     "time_stack",
     lambda values: np.stack([np.asarray(value) for value in values]),
-    vjp_of=lambda index: lambda g, out, *steps: g[index],
-    label="stack over t",
-    over_time=True,
-    variadic=True,
+    lambda index: lambda g, out, *steps: g[index],
+    "stack over t",
 )
 
 

@@ -1,0 +1,65 @@
+"""The examples run, print their chapter and nothing else, and save the pictures they name."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+CHAPTERS = sorted(EXAMPLES.glob("[0-9]*.py"))
+WITH_PLOTS = [chapter for chapter in CHAPTERS if "matplotlib" in chapter.read_text(encoding="utf-8")]
+WITHOUT_MATPLOTLIB = """
+import runpy, sys
+sys.modules["matplotlib"] = None
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONUTF8": "1"},
+        timeout=60,
+    )
+
+
+def complaints(stderr: str) -> list[str]:
+    """What was written on stderr, except what matplotlib says the first time it runs on a machine."""
+    return [line for line in stderr.splitlines() if "font cache" not in line]
+
+
+def test_there_are_eight_chapters():
+    assert [chapter.name[:2] for chapter in CHAPTERS] == [f"{number:02}" for number in range(1, 9)]
+
+
+def test_readme_lists_every_chapter():
+    listed = re.findall(r"\]\((\d\d_\w+\.py)\)", (EXAMPLES / "README.md").read_text(encoding="utf-8"))
+    assert listed == [chapter.name for chapter in CHAPTERS]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
+def test_example_runs_and_saves_its_pictures(chapter):
+    began = time.time()
+    done = run(str(chapter))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    assert complaints(done.stderr) == []
+    named = re.findall(r"wrote examples/out/(\S+)", done.stdout)
+    assert named
+    for name in named:
+        picture = EXAMPLES / "out" / name
+        assert picture.stat().st_size > 0
+        assert picture.stat().st_mtime > began - 2, f"{name} is from an earlier run"
+
+
+@pytest.mark.parametrize("chapter", WITH_PLOTS, ids=lambda chapter: chapter.stem)
+def test_example_does_without_matplotlib(chapter):
+    done = run("-c", WITHOUT_MATPLOTLIB, str(chapter))
+    assert done.returncode == 0, done.stderr
+    assert "needs matplotlib" in done.stdout

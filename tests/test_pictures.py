@@ -1,0 +1,393 @@
+"""What a picture shows: every node, edge and timestep once, nothing over anything else."""
+
+import itertools
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from networks import NETWORKS, lstm, rnn, scalar
+
+import microgrid as mg
+import viz
+import viz.render
+from microgrid.leaves import State
+from viz.labels import is_folded
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+@pytest.fixture(params=NETWORKS, scope="module")
+def net(request):
+    return NETWORKS[request.param]()
+
+
+def toy():
+    a, b = mg.tensor(2.0, name="a"), mg.tensor(-3.0, name="b")
+    return mg.tanh(a * b + 7).named("c")
+
+
+# --- every node, edge and timestep exactly once -----------------------------------------------------
+
+
+def svg_groups(picture, kind):
+    root = ET.fromstring(picture.render("svg"))
+    return [g for g in root.iter(f"{SVG}g") if g.get("class") == kind]
+
+
+def titles(picture, kind):
+    return [group.find(f"{SVG}title").text for group in svg_groups(picture, kind)]
+
+
+def is_drawn(graph, node):
+    """Plain numbers are written on the operations that read them; unnamed initial values are left out."""
+    initial = any(state.initial is node for state in graph.states)
+    return not is_folded(node) and not (initial and node.name is None and type(node) is mg.Tensor)
+
+
+def node_id(graph, node, t=None):
+    number = next(i for i, other in enumerate(graph.nodes) if other is node)
+    return f"n{number}t{t or 0}" if node in graph.varying else f"n{number}"
+
+
+def expected_edges(graph, steps, rolled):
+    edges = Counter()
+    for node in graph.nodes:
+        times = range(steps) if node in graph.varying else [None]
+        for t in times:
+            if isinstance(node, State):
+                if rolled:
+                    edges[f"{node_id(graph, node.next)}->{node_id(graph, node)}"] += 1
+                elif t:
+                    edges[f"{node_id(graph, node.next, t - 1)}->{node_id(graph, node, t)}"] += 1
+                if not t and is_drawn(graph, node.initial):
+                    edges[f"{node_id(graph, node.initial)}->{node_id(graph, node, 0)}"] += 1
+                continue
+            over_time = node.primitive is not None and node.primitive.over_time
+            for operand in node.operands:
+                if is_drawn(graph, operand):
+                    sources = range(steps) if over_time and operand in graph.varying else [t]
+                    for s in sources:
+                        edges[f"{node_id(graph, operand, s)}->{node_id(graph, node, t)}"] += 1
+    return edges
+
+
+def expected_nodes(graph, steps):
+    return Counter(
+        node_id(graph, node, t)
+        for node in graph.nodes
+        if is_drawn(graph, node)
+        for t in (range(steps) if node in graph.varying else [None])
+    )
+
+
+def test_the_rolled_svg_has_every_node_and_edge_once(net):
+    picture = viz.draw(net)
+    assert Counter(titles(picture, "node")) == expected_nodes(net, 1)
+    assert Counter(titles(picture, "edge")) == expected_edges(net, 1, rolled=True)
+    assert len(titles(picture, "cluster")) == 1
+
+
+def test_the_unrolled_svg_has_every_node_edge_and_timestep_once(net):
+    picture = viz.draw(net.unroll(steps=3))
+    assert Counter(titles(picture, "node")) == expected_nodes(net, 3)
+    assert Counter(titles(picture, "edge")) == expected_edges(net, 3, rolled=False)
+    assert titles(picture, "cluster") == ["cluster_t0", "cluster_t1", "cluster_t2"]
+
+
+def test_before_after_holds_both_pictures(net):
+    picture = viz.before_after(net, steps=3)
+    both = Counter(titles(viz.draw(net), "node")) + Counter(titles(viz.draw(net.unroll(steps=3)), "node"))
+    captions = 2
+    assert len(titles(picture, "node")) == both.total() + captions
+    assert len(set(titles(picture, "node"))) == both.total() + captions
+    assert len(titles(picture, "cluster")) == 4
+
+
+def test_an_ordinary_graph_draws_each_operand_edge():
+    picture = viz.draw(toy())
+    assert len(titles(picture, "node")) == 5
+    assert Counter(titles(picture, "edge")) == Counter(["n0->n2", "n1->n2", "n2->n4", "n4->n5"])
+
+
+def test_a_node_read_twice_by_one_operation_has_two_edges():
+    x = mg.tensor(3.0, name="x")
+    assert Counter(titles(viz.draw(x * x), "edge")) == Counter({"n0->n1": 2})
+
+
+# --- where things stand -----------------------------------------------------------------------------
+
+
+def overlap(a, b, gap=2.0):
+    return (
+        abs(a.x - b.x) < (a.width + b.width) / 2 + gap - 1e-6
+        and abs(a.y - b.y) < (a.height + b.height) / 2 + gap - 1e-6
+    )
+
+
+def all_scenes(net):
+    return [viz.draw(net).scene, viz.draw(net.unroll(steps=4)).scene, viz.before_after(net, steps=3).scene]
+
+
+def test_no_two_nodes_overlap(net):
+    for scene in all_scenes(net):
+        clashes = [(a.id, b.id) for a, b in itertools.combinations(scene.boxes.values(), 2) if overlap(a, b)]
+        assert clashes == []
+
+
+def curve(route, points=24):
+    """Points along a piecewise cubic Bézier curve."""
+    for start in range(0, len(route) - 1, 3):
+        a, b, c, d = (np.array(p) for p in route[start : start + 4])
+        for s in np.linspace(0, 1, points):
+            yield (1 - s) ** 3 * a + 3 * (1 - s) ** 2 * s * b + 3 * (1 - s) * s**2 * c + s**3 * d
+
+
+def test_no_edge_runs_through_a_node_that_is_not_its_own(net):
+    for scene in all_scenes(net):
+        for wire in scene.wires:
+            others = [box for box in scene.boxes.values() if box.id not in {wire.tail, wire.head}]
+            for x, y in curve(wire.route):
+                inside = [
+                    box.id
+                    for box in others
+                    if abs(x - box.x) < box.width / 2 - 2 and abs(y - box.y) < box.height / 2 - 2
+                ]
+                assert inside == [], f"{wire.tail}->{wire.head} ({wire.kind})"
+
+
+def test_every_edge_starts_and_ends_at_its_nodes(net):
+    for scene in all_scenes(net):
+        for wire in scene.wires:
+            for end, (x, y) in ((scene.boxes[wire.tail], wire.route[0]), (scene.boxes[wire.head], wire.route[-1])):
+                assert abs(x - end.x) <= end.width / 2 + 3, wire
+                assert abs(y - end.y) <= end.height / 2 + 3, wire
+
+
+def test_a_node_stands_at_the_same_place_in_every_timestep(net):
+    scene = viz.draw(net.unroll(steps=3)).scene
+    for id, box in scene.boxes.items():
+        if id.endswith("t0"):
+            later = [scene.boxes[id[:-1] + str(t)] for t in (1, 2)]
+            assert {round(other.y, 6) for other in later} == {round(box.y, 6)}
+            assert later[1].x - later[0].x == pytest.approx(later[0].x - box.x)
+
+
+@pytest.mark.parametrize("name", ["scalar", "rnn", "lstm", "gru", "stacked", "coupled", "fed_back", "embedding"])
+def test_a_state_stands_left_of_its_next_at_the_same_height_and_its_delay_runs_level(name):
+    net = NETWORKS[name]()
+    scene = viz.draw(net.unroll(steps=2)).scene
+    for state in net.states:
+        here, following = (scene.boxes[node_id(net, node, 0)] for node in (state, state.next))
+        assert here.y == pytest.approx(following.y)
+        assert here.right[0] < following.left[0]
+    delays = [wire for wire in scene.wires if wire.kind == "delay"]
+    assert len(delays) == len(net.states)
+    for wire in delays:
+        assert np.ptp([y for _, y in wire.route]) < 0.5
+
+
+def test_computation_flows_upwards(net):
+    scene = viz.draw(net.unroll(steps=2)).scene
+    for wire in scene.wires:
+        if wire.kind == "operand" and "t" in wire.tail:
+            assert scene.boxes[wire.tail].y < scene.boxes[wire.head].y
+
+
+def test_the_delay_is_a_dashed_labelled_edge_back(net):
+    back = [wire for wire in viz.draw(net).scene.wires if wire.kind == "delay back"]
+    assert len(back) == len(net.states)
+    assert {wire.label for wire in back} == ({"t−1"} if net.states else set())
+    assert viz.draw(net).source.count("dashed") == len(net.states)
+
+
+def test_weights_stand_once_outside_the_timesteps(net):
+    scene = viz.draw(net.unroll(steps=3)).scene
+    for parameter in net.parameters:
+        box = scene.boxes[node_id(net, parameter)]
+        for frame in scene.frames.values():
+            inside = frame.left < box.x < frame.right and frame.bottom < box.y < frame.top
+            assert not inside
+
+
+# --- what is written on nodes -----------------------------------------------------------------------
+
+
+def texts(picture):
+    root = ET.fromstring(picture.render("svg"))
+    return ["".join(text.itertext()) for text in root.iter(f"{SVG}text")]
+
+
+def test_names_shapes_and_operations_are_written():
+    written = texts(viz.draw(rnn()))
+    assert {"x", "h", "W", "U", "V", "target", "h @ U", "h′ = tanh", "y = h′ @ V", "loss = mean over t"} <= set(written)
+    assert {"2 × 3", "4 × 4", "every timestep t", "t−1"} <= set(written)
+
+
+def test_plain_numbers_are_written_on_the_operation_that_reads_them():
+    assert "+ 7" in texts(viz.draw(toy()))
+
+
+def test_values_and_gradients_are_written_on_request():
+    c = toy()
+    c.backward()
+    assert not [text for text in texts(viz.draw(c)) if "grad" in text]
+    written = texts(viz.draw(c, values=True, gradients=True))
+    assert "value 2" in written
+    assert f"grad {c.operands[0].grad:.4g}" in written
+
+
+def test_an_array_shows_its_norm():
+    x = mg.tensor(np.array([3.0, 4.0]), name="x")
+    assert "value ‖5‖" in texts(viz.draw(mg.sum(x), values=True))
+
+
+HOSTILE = [
+    '<b>&"x"]',
+    "a\\nb\\N",
+    "x:y:z",
+    "-> {",
+    '"]; evil [label="',
+    "",
+    "\x07bell\x00",
+    "名前 🙂",
+    "<<i>>",
+    "n" * 300,
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_is_shown_as_text(name):
+    h = mg.state(0.0, name=name)
+    h.next = mg.tanh(h + mg.parameter(1.0, name=name + "'"))
+    for picture in (viz.draw(mg.Graph(h.next)), viz.before_after(mg.Graph(h.next), steps=2)):
+        root = ET.fromstring(picture.render("svg"))
+        written = ["".join(text.itertext()).replace("\u2060", "").strip() for text in root.iter(f"{SVG}text")]
+        if len(name) <= 28:
+            assert re.sub(r"[\x00-\x1f]", " ", name).strip() in written
+        assert not [element for element in root.iter() if element.tag in {f"{SVG}b", f"{SVG}i", f"{SVG}script"}]
+        assert "evil" not in {element.get("label") for element in root.iter()}
+
+
+def test_a_long_name_is_cut_on_the_node_and_whole_in_its_tooltip():
+    picture = viz.draw(mg.tensor(1.0, name="n" * 300) + 1)
+    assert "n" * 27 + "…" in texts(picture)
+    assert "n" * 300 in picture.render("svg").decode()
+
+
+# --- DOT snapshots ----------------------------------------------------------------------------------
+
+
+def structure(source):
+    """DOT without positions and sizes, which follow Graphviz's version."""
+    source = re.sub(r'\b(pos|bb|lp|width|height|pad)="?[-\d.,e ]*"?\s*', "", source)
+    return re.sub(r"[ \t]+\n", "\n", source)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    {
+        "toy": lambda: viz.draw(toy()),
+        "rnn_rolled": lambda: viz.draw(rnn()),
+        "rnn_unrolled": lambda: viz.draw(rnn().unroll(steps=2)),
+        "scalar_before_after": lambda: viz.before_after(scalar(), steps=2),
+        "lstm_rolled": lambda: viz.draw(lstm()),
+    }.items(),
+)
+def test_dot_source_is_as_it_was(name, make):
+    """Run with UPDATE_SNAPSHOTS=1 after a wanted change, and read the difference."""
+    file = SNAPSHOTS / f"{name}.dot"
+    found = structure(make().source)
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        file.write_text(found, encoding="utf-8")
+    assert found == file.read_text(encoding="utf-8")
+
+
+def test_a_layout_is_the_same_every_time():
+    assert viz.draw(lstm()).source == viz.draw(lstm()).source
+
+
+# --- saving and rendering ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("suffix", "start"),
+    [(".svg", b"<?xml"), (".png", b"\x89PNG"), (".pdf", b"%PDF"), (".dot", b"digraph"), (".SVG", b"<?xml")],
+)
+def test_the_suffix_decides_the_format(tmp_path, suffix, start):
+    path = viz.draw(scalar()).save(tmp_path / f"picture{suffix}")
+    assert path.read_bytes().startswith(start)
+    assert [file.name for file in tmp_path.iterdir()] == [f"picture{suffix}"]
+
+
+def test_an_unknown_suffix_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(viz.PictureFormatError, match=r"'\.bmp'.*\.svg, \.png"):
+        viz.draw(scalar()).save(tmp_path / "picture.bmp")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        viz.draw(scalar()).save(tmp_path / "nowhere" / "picture.svg")
+
+
+def test_a_failed_rendering_leaves_the_old_picture_whole(tmp_path, monkeypatch):
+    picture = viz.draw(scalar())
+    path = picture.save(tmp_path / "picture.svg")
+    before = path.read_bytes()
+    monkeypatch.setattr("viz.picture.render", lambda *_: (_ for _ in ()).throw(viz.RenderError("no")))
+    with pytest.raises(viz.RenderError):
+        picture.save(path)
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk")))
+    with pytest.raises(OSError, match="disk"):
+        picture.save(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["picture.svg"]
+
+
+def test_pictures_need_no_dot_on_the_machine(tmp_path):
+    code = "import microgrid as mg, viz; viz.draw(mg.tensor(1.0, name='a') + 1).save('a.svg')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PATH": ""}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "a.svg").read_text().startswith("<?xml")
+
+
+def test_without_any_graphviz_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(viz.render, "in_process", lambda: None)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(viz.RenderError, match="pip install 'pygraphviz"):
+        viz.draw(scalar())
+
+
+def test_graphviz_keeps_off_the_terminal(capfd):
+    viz.before_after(lstm(), steps=60).render("png")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_broken_dot_gives_graphviz_own_words():
+    with pytest.raises(viz.RenderError, match="Graphviz"):
+        viz.render.render("digraph { a -> ", "svg")
+
+
+def test_a_notebook_shows_the_picture():
+    picture = viz.draw(scalar())
+    assert picture._repr_svg_().startswith("<?xml")
+    assert set(picture._repr_mimebundle_()) == {"image/svg+xml", "text/plain"}
+
+
+def test_something_else_is_refused():
+    with pytest.raises(TypeError, match="not ndarray"):
+        viz.draw(np.zeros(3))
+
+
+def test_sixty_four_timesteps_draw():
+    assert len(viz.draw(lstm().unroll(steps=64)).scene.frames) == 64
