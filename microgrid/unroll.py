@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,15 @@ class Unrolled:
             raise TimestepError(f"there is no timestep {t!r}: the graph was unrolled for 0 to {self.steps - 1}{hint}")
         return self.static[node] if node in self.static else self.copies[node][t]
 
+    def __contains__(self, key: object) -> bool:
+        return key in self.graph
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.nodes)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
     @property
     def nodes(self) -> list[Tensor]:
         """All nodes of the unrolled graph, operands before the operations that read them."""
@@ -79,7 +88,13 @@ class Unrolled:
 
     def values(self, key: str | Tensor) -> np.ndarray[Any, Any]:
         """The values of a node at all timesteps: (time, *shape)."""
-        return np.stack([np.asarray(copy.value) for copy in self.over_time(key)])
+        arrays = [np.asarray(copy.value) for copy in self.over_time(key)]
+        if len({array.shape for array in arrays}) > 1:
+            raise SequenceError(
+                f"{self.graph.names[self.graph.find(key)]!r} has shape {arrays[0].shape} at timestep 0 and "
+                f"{arrays[-1].shape} at the last: take them one by one with over_time"
+            )
+        return np.stack(arrays)
 
     def grads(self, key: str | Tensor) -> np.ndarray[Any, Any]:
         """The gradients of a node at all timesteps: (time, *shape); zero where none arrived."""
@@ -154,7 +169,7 @@ def unroll(
     Parameters
     ----------
     graph : Graph
-    sequences : mapping of input name → array of shape (time, *shape of the input)
+    sequences : mapping of input or its name → array of shape (time, *shape of the input)
         A list of arrays, one per timestep, serves as well. A Tensor receives its gradient.
     steps : int, optional
         How many timesteps; by default as many as the sequences have. Without sequences, every
@@ -183,6 +198,7 @@ def unroll(
     >>> u.grad, dag["x", 0].grad
     (1.0, 0.25)
     """
+    sequences = {graph.names.get(key, "") if isinstance(key, Tensor) else key: x for key, x in sequences.items()}
     steps = number_of_steps(graph, sequences, steps)
     static: dict[Tensor, Tensor] = {}
     copies: dict[Tensor, list[Tensor]] = {
@@ -331,14 +347,7 @@ def input_copies(node: Tensor, name: str, sequence: Any, steps: int) -> list[Ten
     """The leaves that an input becomes, one per timestep."""
     copies = []
     for t in range(steps):
-        if sequence is None:
-            leaf = Tensor(node.value, requires_grad=node.requires_grad)
-        elif isinstance(sequence, Tensor):
-            leaf = sequence[t]
-        elif isinstance(sequence[t], Tensor):
-            leaf = positive(sequence[t])  # a node of its own: the user's tensor keeps its name
-        else:
-            leaf = Tensor(one_timestep(node, name, sequence[t], t), requires_grad=node.requires_grad)
+        leaf = given_value(node, f"timestep {t} of {name!r}", node.value if sequence is None else sequence[t])
         if leaf.ndim != node.ndim:
             raise SequenceError(
                 f"the input {name!r} has shape {node.shape} at each timestep, but timestep {t} of its sequence has "
@@ -349,19 +358,23 @@ def input_copies(node: Tensor, name: str, sequence: Any, steps: int) -> list[Ten
     return copies
 
 
-def one_timestep(node: Tensor, name: str, value: Any, t: int) -> Any:
-    """One value of a sequence, in the kind and dtype of the input's example."""
-    array = number_array(value)
-    if type(node.value) in PYTHON_NUMBERS and array.ndim == 0 and np.can_cast(array.dtype, node.dtype, "same_kind"):
-        return type(node.value)(array.item())
-    if array.dtype == node.dtype:
-        return array
-    if not np.can_cast(array.dtype, node.dtype, "same_kind"):
+def given_value(node: Tensor, what: str, value: Any) -> Tensor:
+    """A value given for an input or a state, as a node of its own in the kind and dtype of the example."""
+    if not isinstance(value, Tensor) and type(value) is not type(node.value):
+        value = number_array(value)
+    dtype = value.dtype if isinstance(value, Tensor | np.ndarray | np.generic) else node.dtype
+    if dtype != node.dtype and not np.can_cast(dtype, node.dtype, "same_kind"):
         raise SequenceError(
-            f"{name!r} holds {node.dtype}, but the value given for timestep {t} holds {array.dtype}. "
-            "Record the network with an example of that kind, such as 0.0 instead of 0."
+            f"{what} holds {dtype}, but the network was recorded with {node.dtype} there. "
+            "Record it with an example of that kind, such as 0.0 instead of 0."
         )
-    return array.astype(node.dtype)
+    if isinstance(value, Tensor):  # the user's own tensor keeps its name, and receives its gradient
+        return positive(value) if dtype == node.dtype else value.astype(node.dtype)
+    if type(node.value) in PYTHON_NUMBERS and np.ndim(value) == 0:
+        value = type(node.value)(value)
+    elif dtype != node.dtype:
+        value = np.asarray(value).astype(node.dtype)
+    return Tensor(value, requires_grad=node.requires_grad)
 
 
 def initial_values(graph: Graph, initial: Mapping[Any, ArrayLike]) -> dict[Tensor, Tensor]:
@@ -375,8 +388,7 @@ def initial_values(graph: Graph, initial: Mapping[Any, ArrayLike]) -> dict[Tenso
         if name not in names:
             raise UnknownNameError(f"the graph has no state {key!r}. {did_you_mean(key, names)}")
         state = graph.find(name)
-        if not isinstance(value, Tensor):
-            value = Tensor(one_timestep(state, name, value, 0), requires_grad=state.requires_grad)
+        value = given_value(state, f"initial[{name!r}]", value)
         if value.ndim != state.ndim:
             raise SequenceError(f"initial[{name!r}] has shape {value.shape}, but the state has shape {state.shape}")
         starts[state] = value
