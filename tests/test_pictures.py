@@ -72,7 +72,9 @@ def expected_edges(graph, steps, rolled):
             over_time = node.primitive is not None and node.primitive.over_time
             for operand in node.operands:
                 if is_drawn(graph, operand):
-                    sources = range(steps) if over_time and operand in graph.varying else [t]
+                    sources = [t]
+                    if over_time and operand in graph.varying:
+                        sources = node.primitive.over_time(list(range(steps)))
                     for s in sources:
                         edges[f"{node_id(graph, operand, s)}->{node_id(graph, node, t)}"] += 1
     return edges
@@ -231,7 +233,7 @@ def test_names_shapes_and_operations_are_written():
 
 
 def test_plain_numbers_are_written_on_the_operation_that_reads_them():
-    assert "+ 7" in texts(viz.draw(toy()))
+    assert {"+ 7", "a × b"} <= set(texts(viz.draw(toy())))
 
 
 def test_values_and_gradients_are_written_on_request():
@@ -269,7 +271,7 @@ def test_a_hostile_name_is_shown_as_text(name):
     for picture in (viz.draw(mg.Graph(h.next)), viz.before_after(mg.Graph(h.next), steps=2)):
         root = ET.fromstring(picture.render("svg"))
         written = ["".join(text.itertext()).replace("\u2060", "").strip() for text in root.iter(f"{SVG}text")]
-        if len(name) <= 28:
+        if name and len(name) <= 28:
             assert re.sub(r"[\x00-\x1f]", " ", name).strip() in written
         assert not [element for element in root.iter() if element.tag in {f"{SVG}b", f"{SVG}i", f"{SVG}script"}]
         assert "evil" not in {element.get("label") for element in root.iter()}

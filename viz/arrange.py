@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from microgrid.graph import Graph
 from microgrid.leaves import Parameter, State
@@ -28,6 +28,8 @@ from viz.scene import (
     upright,
     upright_into,
 )
+
+EVERY_STEP = "every timestep t"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +68,51 @@ def acyclic_scene(outputs: Sequence[Tensor], show: Show) -> Scene:
 
 def rolled_scene(graph: Graph, show: Show) -> Scene:
     """A recurrent network as one timestep, each delay a dashed edge back to its state."""
+    return rolled_network(graph, show).draw()
+
+
+def rolled_network(graph: Graph, show: Show) -> RolledNetwork:
     the_plan = plan(graph)
     contents = {node: the_plan.content(node, node, values=show.values, gradients=show.gradients) for node in graph}
-    step = step_of(the_plan, {node: c.size for node, c in contents.items()})
-    return RolledNetwork(the_plan, step, contents).draw()
+    step = step_of(the_plan, {node: c.size for node, c in contents.items()}, EVERY_STEP)
+    return RolledNetwork(the_plan, step, contents)
 
 
 def unrolled_scene(dag: Unrolled, show: Show) -> Scene:
     """A network unrolled: the same timestep again and again, from left to right."""
+    return unrolled_network(dag, show).draw()
+
+
+def unrolled_network(dag: Unrolled, show: Show) -> UnrolledNetwork:
     the_plan = plan(dag.graph)
 
     def write(node: Tensor, shown: Tensor) -> Content:
         return the_plan.content(node, shown, values=show.values, gradients=show.gradients)
 
     contents = {node: [write(node, copy) for copy in dag.over_time(node)] for node in dag.graph}
-    step = step_of(the_plan, {node: largest(each) for node, each in contents.items()})
-    return UnrolledNetwork(the_plan, step, dag, contents).draw()
+    step = step_of(the_plan, {node: largest(each) for node, each in contents.items()}, f"t = {dag.steps - 1}")
+    return UnrolledNetwork(the_plan, step, dag, contents)
+
+
+def before_after_scene(graph: Graph, dag: Unrolled, show: Show) -> Scene:
+    """The rolled and the unrolled picture side by side, their rows at the same heights."""
+    before, after = rolled_network(graph, show), unrolled_network(dag, show)
+    before.fan = after.fan
+    left = before.draw()
+    after.head_room = before.head_room
+    right = after.draw()
+    gap = left.bounds[2] - right.bounds[0] + 70
+    down = after.step.bottom - before.step.bottom
+    whole = left.moved(0, down, "b_").joined([right.moved(gap, 0, "a_")])
+    high = whole.bounds[3] + 22
+    loop = "cycle" if graph.cycles else "delay" if graph.states else "time axis"
+    for id, scene, dx, text in (
+        ("before", left, 0.0, f"before: a graph with a {loop}"),
+        ("after", right, gap, f"after: unrolled into {dag.steps} timesteps"),
+    ):
+        x_left, _, x_right, _ = scene.bounds
+        whole.captions.append(Caption(id, text, (x_left + x_right) / 2 + dx, high))
+    return whole
 
 
 def largest(contents: Sequence[Content]) -> tuple[float, float]:
@@ -90,15 +121,21 @@ def largest(contents: Sequence[Content]) -> tuple[float, float]:
     return max(width for width, _ in sizes), max(height for _, height in sizes)
 
 
-def step_of(the_plan: Plan, sizes: dict[Tensor, tuple[float, float]]) -> StepLayout:
+def step_of(the_plan: Plan, sizes: dict[Tensor, tuple[float, float]], label: str) -> StepLayout:
     varying = set(the_plan.varying)
     reduced = {x: None for node in the_plan.after for x in node.operands if x in varying}
-    return lay_out_step(the_plan, sizes, list(reduced))
+    return lay_out_step(the_plan, sizes, list(reduced), text_width(label, 11))
 
 
 def source(node: Tensor, index: int) -> Tensor:
     """The node from which an edge of a timestep comes."""
     return node.next if index == FROM_NEXT and isinstance(node, State) else node.operands[index]
+
+
+def timesteps_read(node: Tensor, steps: int) -> list[int]:
+    """Which timesteps a reduction over time reads."""
+    every = list(range(steps))
+    return every if node.primitive is None or node.primitive.over_time is None else node.primitive.over_time(every)
 
 
 def reads_time(node: Tensor) -> bool:
@@ -287,7 +324,7 @@ class Network:
         for node in self.plan.after:
             for operand in node.operands:
                 if operand in self.step.out:
-                    for t in range(self.steps):
+                    for t in timesteps_read(node, self.steps):
                         inside = moved(self.step.out[operand], self.offset(t), 0)
                         self.scene.wire(self.id(operand, t), self.id(node), "over time", self.out_of(inside, node))
                 elif operand not in after and self.id(operand) in self.scene.boxes:
@@ -356,7 +393,7 @@ class RolledNetwork(Network):
         return self.contents[node]
 
     def frame_label(self, t: int) -> str:
-        return "every timestep t"
+        return EVERY_STEP
 
     def connect_states(self) -> None:
         inner_first = sorted(self.graph.states, key=lambda state: -self.box_of(state).y)
@@ -426,9 +463,3 @@ class UnrolledNetwork(Network):
         first, last = self.leaving(tail, leave), self.entering(enter, head)
         between = straight(leave, enter) if out_y == in_y else level(leave, enter)
         return chained(first, between, last)
-
-
-def captioned(scene: Scene, text: str, id: str) -> Scene:
-    """The scene with a line of text above it."""
-    left, _, right, top = scene.bounds
-    return replace(scene, captions=[*scene.captions, Caption(id, text, (left + right) / 2, top + 22)])

@@ -41,13 +41,14 @@ def to_dot(scene: Scene) -> str:
             )
     for box in scene.boxes.values():
         style = theme.NODES[box.content.kind]
+        outlines = 8 * (style.peripheries - 1)  # Graphviz draws each further outline 4 points outside the last
         graph.node(
             box.id,
             label=box.content.markup,
             tooltip=graphviz.escape(box.content.tooltip),
             pos=f"{box.x:.1f},{box.y:.1f}",
-            width=f"{box.width / 72:.3f}",
-            height=f"{box.height / 72:.3f}",
+            width=f"{(box.width - outlines) / 72:.3f}",
+            height=f"{(box.height - outlines) / 72:.3f}",
             shape=style.shape,
             style=style.style,
             fillcolor=style.fill,

@@ -25,6 +25,10 @@ LONGEST = 28
 """Characters of a line; a longer name is cut in the picture and whole in its tooltip."""
 
 
+LONGEST_OPERAND = 10
+"""Characters of an operand's name written on the operation that reads it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
     """The lines of a node, the kind that decides its look, and its tooltip."""
@@ -106,13 +110,21 @@ def operation_text(node: Tensor, names: Sequence[str | None] = ()) -> str:
         return f"[{index_text(node.params['template'])}]"
     if len(node.operands) == 2 and not primitive.over_time:
         left, right = node.operands
+        written = [operand_text(operand, name) for operand, name in zip(node.operands, names, strict=False)]
+        if len(primitive.label) == 1 and len(written) == 2 and all(written):
+            return f"{written[0]} {primitive.label} {written[1]}"
         if is_folded(right) and not is_folded(left):
             return f"{primitive.label} {number_text(right.value)}"
         if is_folded(left) and not is_folded(right):
             return f"{number_text(left.value)} {primitive.label}"
-        if len(primitive.label) == 1 and len(names) == 2 and all(name and len(name) <= 8 for name in names):
-            return f"{names[0]} {primitive.label} {names[1]}"
     return primitive.label
+
+
+def operand_text(node: Tensor, name: str | None) -> str:
+    """A short operand as it is written beside its operation's sign; nothing for a long or unnamed one."""
+    if is_folded(node):
+        return number_text(node.value)
+    return name if name and len(name) <= LONGEST_OPERAND else ""
 
 
 def index_text(template: Any) -> str:

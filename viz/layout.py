@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import graphviz
 import networkx as nx
@@ -149,7 +149,7 @@ class StepLayout:
         return max(spots, key=lambda x: min([abs(x - line) for line in self.crossings] + [width / 2 + 6]))
 
 
-def lay_out_step(plan: Plan, sizes: Mapping[Tensor, Size], reduced: Sequence[Tensor]) -> StepLayout:
+def lay_out_step(plan: Plan, sizes: Mapping[Tensor, Size], reduced: Sequence[Tensor], label_width: float) -> StepLayout:
     """Lay out one timestep; `reduced` are the nodes whose values leave it upwards."""
     names = {node: f"v{i}" for i, node in enumerate(plan.varying)}
     nodes = {name: node for node, name in names.items()}
@@ -208,9 +208,9 @@ def lay_out_step(plan: Plan, sizes: Mapping[Tensor, Size], reduced: Sequence[Ten
     ys += [y + boxes[name][1] / 2 for name, (_, y) in found.at.items() if name in nodes]
     xs += [x for route in found.routes.values() for x, _ in route]
     heights = [y for _, y in points]
-    spare = max(0.0, theme.NARROWEST_STEP - 24 - (max(xs) - min(xs))) / 2
+    spare = max(0.0, label_width - (max(xs) - min(xs))) / 2
     ys += [y for route in found.routes.values() for _, y in route]
-    return StepLayout(
+    step = StepLayout(
         at={nodes[name]: point for name, point in found.at.items() if name in nodes},
         routes={
             (nodes[id.split(".")[0]], int(id.split(".")[1])): route for id, route in found.routes.items() if "." in id
@@ -222,6 +222,12 @@ def lay_out_step(plan: Plan, sizes: Mapping[Tensor, Size], reduced: Sequence[Ten
         bottom=min([*heights, min(ys)]) if used_low else min(ys) - 12,
         top=max([*heights, max(ys) + 24]) if used_high else max(ys) + 24,
     )
+    gap = min(
+        [abs(step.clear_x(step.left + 8, step.right - 8, label_width) - x) for x in step.crossings] + [label_width]
+    )
+    if gap < label_width / 2 + 4:  # no room for the label between the lines that cross the border: make some
+        return replace(step, left=min(step.left, min(step.crossings) - label_width - 16))
+    return step
 
 
 def can_be_level(state: State, plan: Plan) -> bool:

@@ -12,7 +12,7 @@ from microgrid.graph import Graph
 from microgrid.leaves import State
 from microgrid.tensor import Tensor
 from microgrid.unroll import Unrolled
-from viz.arrange import Show, acyclic_scene, captioned, rolled_scene, unrolled_scene
+from viz.arrange import Show, acyclic_scene, before_after_scene, rolled_scene, unrolled_scene
 from viz.dot import to_dot
 from viz.render import render
 from viz.scene import Scene
@@ -158,13 +158,7 @@ def before_after(
     Picture(16 nodes, 15 edges)
     """
     graph = Graph(net) if isinstance(net, Tensor) else net
-    show = Show(values, gradients)
+    if not isinstance(graph, Graph):
+        raise OperandTypeError(f"viz.before_after takes a Graph or a Tensor, not {type(net).__name__}")
     dag = graph.unroll(sequences, steps=steps)
-    before = rolled_scene(graph, show)
-    after = unrolled_scene(dag, show)
-    shape = "cycle" if graph.cycles else "delay" if graph.states else "time axis"
-    before = captioned(before, f"before: a graph with a {shape}", "before")
-    after = captioned(after, f"after: unrolled into {steps} timesteps", "after")
-    frame_b, frame_a = before.frames["t0"], after.frames["t0"]
-    gap = before.bounds[2] - after.bounds[0] + 70
-    return Picture(before.moved(0, frame_a.bottom - frame_b.bottom, "b_").joined([after.moved(gap, 0, "a_")]))
+    return Picture(before_after_scene(graph, dag, Show(values, gradients)))

@@ -61,8 +61,5 @@ CLUSTER_FILL, CLUSTER_LINE = "#f5f7f9", "#c3ccd5"
 RANK_GAP, NODE_GAP = 28.0, 18.0
 """Distances within a timestep, in points."""
 
-NARROWEST_STEP = 116.0
-"""Room for a timestep's label."""
-
 STEP_GAP, ROW_GAP, MARGIN = 44.0, 44.0, 12.0
 """Between timesteps; between the timesteps and the rows of shared nodes; around the picture."""
