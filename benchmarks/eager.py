@@ -10,28 +10,29 @@ scalar  micrograd's own demo: 100 points of two moons, a 2-16-16-1 network of Py
         and L2 regularisation, one step forward and backward over 65,818 nodes. Peer: micrograd. The aim is
         at least 6 times faster.
 
-Values and all gradients must agree before anything is timed. Every round times each engine, in rotating
-order, so that drift of the machine meets them all; the median of the rounds is shown. What is timed is a
-few steps in a row, as in training: it includes freeing the graphs. Garbage collection stays on for everyone,
-and starts on a heap without garbage, so that each engine pays for what it leaves behind and for nothing
-else. A peer that is not installed is skipped.
+Values and all gradients must agree before anything is timed. Then every engine runs in a process of its own,
+as its users have it: no engine pays, in garbage collection, for the objects of another. Every round times each
+of them, one after the other in rotating order, so that drift of the machine meets them all; the median of the
+rounds is shown. What is timed is a few steps in a row, as in training: it includes freeing the graphs. A peer
+that is not installed is skipped.
 """
 
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib.metadata
 import importlib.util
 import itertools
 import json
 import math
+import multiprocessing
 import os
 import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -63,8 +64,8 @@ class Case:
         How many of them one step has.
     repeats : int
         How many steps in a row are timed together.
-    steps : dict of str to Step
-        Engine → its step; microgrid first.
+    makers : dict of str to callable
+        Engine → what makes its step; microgrid first.
     ratios_to : tuple of str
         The engines that a table compares all others with.
     """
@@ -73,7 +74,7 @@ class Case:
     unit: str
     units: int
     repeats: int
-    steps: dict[str, Step]
+    makers: dict[str, Callable[[], Step]]
     ratios_to: tuple[str, ...]
 
 
@@ -172,7 +173,7 @@ def chain_case() -> Case:
         unit="operation",
         units=CHAIN_LENGTH * OPERATIONS_PER_LINK,
         repeats=10,
-        steps=installed(makers),
+        makers=installed(makers),
         ratios_to=("microgrid", "torch"),
     )
 
@@ -282,28 +283,26 @@ def scalar_case() -> Case:
     """The case "scalar" for the engines that are installed."""
     makers = {"microgrid": microgrid_demo, "micrograd": micrograd_demo}
     nodes = count_nodes(demo_loss(mg.tensor, initial_layers(mg.tensor), *two_moons()))
-    return Case(name="scalar", unit="node", units=nodes, repeats=3, steps=installed(makers), ratios_to=("microgrid",))
+    return Case(name="scalar", unit="node", units=nodes, repeats=3, makers=installed(makers), ratios_to=("microgrid",))
 
 
 # --- measuring -------------------------------------------------------------------------------------
 
 
-def installed(makers: dict[str, Callable[[], Step]]) -> dict[str, Step]:
-    """The steps of the engines that can be imported; says which are skipped."""
-    steps = {}
-    for engine, make in makers.items():
-        if importlib.util.find_spec(engine) is None:
-            print(f"{engine} is not installed: skipped. To include it: pip install {engine}")
-        else:
-            steps[engine] = make()
-    return steps
+def installed(makers: dict[str, Callable[[], Step]]) -> dict[str, Callable[[], Step]]:
+    """The engines that can be imported."""
+    return {engine: make for engine, make in makers.items() if importlib.util.find_spec(engine) is not None}
+
+
+CASES: dict[str, Callable[[], Case]] = {"chain": chain_case, "scalar": scalar_case}
+PEERS = ("torch", "mygrad", "autograd", "micrograd")
 
 
 def check_agreement(case: Case) -> None:
     """Raise AssertionError unless every engine finds microgrid's value and gradients."""
-    value, gradients = case.steps["microgrid"]()
-    for engine, step in case.steps.items():
-        found_value, found_gradients = step()
+    value, gradients = case.makers["microgrid"]()()
+    for engine, make in case.makers.items():
+        found_value, found_gradients = make()()
         message = f"{case.name}: {engine} disagrees with microgrid"
         np.testing.assert_allclose(found_value, value, rtol=RELATIVE_TOLERANCE, err_msg=message)
         for found, gradient in zip(found_gradients, gradients, strict=True):
@@ -317,21 +316,34 @@ def rotations(engines: Sequence[str], rounds: int) -> Iterable[Sequence[str]]:
         yield [*engines[first:], *engines[:first]]
 
 
-def seconds_per_step(step: Step, repeats: int) -> float:
-    """The mean time of `repeats` steps in a row, started on a heap without garbage."""
-    gc.collect()
-    start = time.perf_counter()
-    for _ in range(repeats):
-        step()
-    return (time.perf_counter() - start) / repeats
+def serve(case_name: str, engine: str, parent: Connection) -> None:
+    """In a process of its own: time a few steps in a row, each time the parent asks."""
+    case = CASES[case_name]()
+    step = case.makers[engine]()
+    step()  # imports and caches
+    while parent.recv():
+        start = time.perf_counter()
+        for _ in range(case.repeats):
+            step()
+        parent.send((time.perf_counter() - start) / case.repeats)
 
 
 def median_microseconds(case: Case, rounds: int) -> dict[str, float]:
     """Engine → median time per unit, in µs, over `rounds` interleaved rounds."""
-    seconds: dict[str, list[float]] = {engine: [] for engine in case.steps}
-    for order in rotations(list(case.steps), rounds):
+    fresh = multiprocessing.get_context("spawn")
+    asked: dict[str, Connection] = {}
+    for engine in case.makers:
+        asked[engine], other_end = fresh.Pipe()
+        fresh.Process(target=serve, args=(case.name, engine, other_end), daemon=True).start()
+    seconds: dict[str, list[float]] = {engine: [] for engine in case.makers}
+    for number, order in enumerate(rotations(list(case.makers), rounds + 1)):
         for engine in order:
-            seconds[engine].append(seconds_per_step(case.steps[engine], case.repeats))
+            asked[engine].send(True)
+            found = asked[engine].recv()
+            if number:  # the first round warms up
+                seconds[engine].append(found)
+    for connection in asked.values():
+        connection.send(False)
     return {engine: 1e6 * statistics.median(times) / case.units for engine, times in seconds.items()}
 
 
@@ -366,10 +378,13 @@ def main() -> None:
     if chosen.rounds < 1:
         options.error("--rounds takes a number of at least 1")
 
-    cases = [chain_case(), scalar_case()]
+    for peer in PEERS:
+        if importlib.util.find_spec(peer) is None:
+            print(f"{peer} is not installed: skipped. To include it: pip install {peer}")
+    cases = [make() for make in CASES.values()]
     for case in cases:
         check_agreement(case)
-    used = versions(dict.fromkeys(engine for case in cases for engine in case.steps))
+    used = versions(dict.fromkeys(engine for case in cases for engine in case.makers))
     print(", ".join(f"{name} {version}" for name, version in used.items()))
 
     report: dict[str, Any] = {"versions": used, "rounds": chosen.rounds}
