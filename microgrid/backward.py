@@ -124,11 +124,13 @@ def gradients(
 def operand_cotangents(node: Tensor, g: Any, out: Any, values: Iterable[Any]) -> list[Any]:
     """What each VJP rule of `node` says; None for an operand that needs no gradient."""
     values = list(values)
-    rule_of = node.primitive.rule  # type: ignore[union-attr]
+    primitive = node.primitive
+    assert primitive is not None
 
     def apply(g: Any, out: Any, values: list[Any]) -> list[Any]:
+        given = [values] if primitive.variadic else values
         return [
-            rule_of(index)(g, out, *values, **node.params) if operand.requires_grad else None
+            primitive.rule(index)(g, out, *given, **node.params) if operand.requires_grad else None
             for index, operand in enumerate(node.operands)
         ]
 

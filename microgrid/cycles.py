@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import networkx as nx
 
-from microgrid.graph import Graph
+from microgrid.graph import Graph, Nodes
 from microgrid.leaves import State
 from microgrid.tensor import Tensor
 
@@ -74,8 +74,8 @@ def find_cycles(graph: Graph) -> list[Cycle]:
     """
     return [
         Cycle(
-            states=tuple(node for node in component if isinstance(node, State)),
-            nodes=tuple(component),
+            states=Nodes(node for node in component if isinstance(node, State)),
+            nodes=Nodes(component),
             path=shortest_loop(component),
         )
         for component in strong_components(graph)
@@ -102,4 +102,4 @@ def shortest_loop(component: list[Tensor]) -> tuple[Tensor, ...]:
         loop = [start]
     else:
         loop = min((nx.shortest_path(readers, reader, start) for reader in readers.successors(start)), key=len)
-    return tuple(component[i] for i in [start, *loop])
+    return Nodes(component[i] for i in [start, *loop])

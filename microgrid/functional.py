@@ -162,7 +162,7 @@ def gradients_of(result: Tensor, variables: list[Tensor], seed: Any, nested: boo
     if result.requires_grad:
         order = backward.reverse_topological(result)
         for kind in {type(node) for node in order}:
-            kind._check_backward(result, order)
+            kind._check_backward(result, order, lambda: "the function's result")
         seed = backward.fit(seed, result.value)
         if nested:
             found = backward.gradients(order, Tensor(seed), lambda node: node, recorded_fit)

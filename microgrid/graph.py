@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import networkx as nx
 
@@ -15,6 +15,24 @@ from microgrid.tensor import ArrayLike, Tensor, describe
 if TYPE_CHECKING:
     from microgrid.cycles import Cycle
     from microgrid.unroll import Unrolled
+
+
+Node = TypeVar("Node", bound=Tensor, covariant=True)
+
+
+class Nodes(tuple[Node, ...]):
+    """A tuple of nodes that knows them by identity: == on Tensors compares elements.
+
+    >>> a, b = mg.tensor(1.0), mg.tensor(1.0)
+    >>> b in (a,), b in Nodes([a])
+    (True, False)
+    """
+
+    def __contains__(self, node: object) -> bool:
+        return any(node is own for own in self)
+
+    def index(self, node: Any, *bounds: Any) -> int:
+        return [id(own) for own in self].index(id(node), *bounds)
 
 
 class Graph:
@@ -62,16 +80,16 @@ class Graph:
     """
 
     def __init__(self, *outputs: Tensor, **named_outputs: Tensor) -> None:
-        self.outputs: tuple[Tensor, ...] = (*outputs, *named_outputs.values())
+        self.outputs = Nodes((*outputs, *named_outputs.values()))
         if not self.outputs:
             raise OperandTypeError("mg.Graph() needs at least one output: mg.Graph(loss)")
         for output in self.outputs:
             if not isinstance(output, Tensor):
                 raise OperandTypeError(f"mg.Graph takes Tensors, not {type(output).__name__} {output!r:.60}")
-        self.nodes: tuple[Tensor, ...] = tuple(nodes_behind(self.outputs))
-        self.inputs = tuple(node for node in self.nodes if isinstance(node, Input))
-        self.parameters = tuple(node for node in self.nodes if isinstance(node, Parameter))
-        self.states = tuple(node for node in self.nodes if isinstance(node, State))
+        self.nodes = Nodes(nodes_behind(self.outputs))
+        self.inputs = Nodes(node for node in self.nodes if isinstance(node, Input))
+        self.parameters = Nodes(node for node in self.nodes if isinstance(node, Parameter))
+        self.states = Nodes(node for node in self.nodes if isinstance(node, State))
         self.varying = frozenset(varying_nodes(self.nodes))
         self.aliases = {node: name for name, node in reversed(named_outputs.items())}
         self.names = unique_names(self.nodes, self.aliases)
@@ -242,6 +260,8 @@ def unique_names(nodes: Sequence[Tensor], aliases: Mapping[Tensor, str]) -> dict
         name = aliases.get(node, node.name)
         if name is None:
             continue
+        if name in owners and node.place is None and node not in aliases:  # copies of two unrolled windows
+            continue
         if name in owners:
             other = owners[name]
             raise NameClashError(
@@ -253,7 +273,7 @@ def unique_names(nodes: Sequence[Tensor], aliases: Mapping[Tensor, str]) -> dict
     for node in nodes:
         if node in names:
             continue
-        kind = kind_of(node)
+        kind = node.name or kind_of(node)
         while True:
             counts[kind] = counts.get(kind, 0) + 1
             name = f"{kind}_{counts[kind]}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from microgrid.errors import CyclicGraphError, OperandTypeError, StateError
@@ -61,28 +63,28 @@ class State(Tensor):
                 f"{name}.next was set before, at {self._next_place}: a state has one next. "
                 "Make a second mg.state(...) for a second recurrence."
             )
-        if node.shape != self.shape:
-            raise StateError(
-                f"{name}.next is {describe(node, 2)} of shape {node.shape}, but the state {name!r} starts with shape "
-                f"{self.shape}. Give it an initial value of the shape of its next: mg.state(np.zeros({node.shape}))."
-            )
-        if node.dtype != self.dtype:
-            raise StateError(
-                f"{name}.next is {describe(node, 2)} of dtype {node.dtype}, but the state {name!r} starts with dtype "
-                f"{self.dtype}. Give it an initial value of that dtype: "
-                f"{f'np.zeros({node.shape}, np.{node.dtype})' if node.shape else f'np.{node.dtype}(0) or 0.0'}."
-            )
+        for what, found, started, advice in (
+            ("shape", node.shape, self.shape, f"of the shape of its next: mg.state(np.zeros({node.shape}))"),
+            ("dtype", node.dtype, self.dtype, f"of that dtype, such as {example_of(node)}"),
+        ):
+            if found != started:
+                called = describe(node, 2) if node.name or node.primitive else "a tensor"
+                own = f" {self.name!r}" if self.name else ""
+                raise StateError(
+                    f"{name}.next is {called} of {what} {found}, but the state{own} starts with {what} {started}. "
+                    f"Give it an initial value {advice}."
+                )
         self._next = node
         self._next_place = caller_place(2)
 
     @classmethod
-    def _check_backward(cls, root: Tensor, order: list[Tensor]) -> None:
+    def _check_backward(cls, root: Tensor, order: list[Tensor], called: Callable[[], str]) -> None:
         from microgrid.graph import Graph  # above this module: only a refusal looks there
 
         delayed = [node for node in order if isinstance(node, State) and node._next is not None]
         if not delayed:
             return
-        name = describe(root, 3)
+        name = called()
         variable = name.strip("'") if name.startswith("'") else "output"
         advice = f"Unroll first: mg.Graph({variable}).unroll(...).backward()."
         cycles = Graph(root).cycles
@@ -95,6 +97,13 @@ class State(Tensor):
             f"{name} depends on {describe(delayed[0])}, whose value is that of {describe(delayed[0].next)} one "
             f"timestep earlier: plain backpropagation would stop there. {advice}"
         )
+
+
+def example_of(node: Tensor) -> str:
+    """How to write a value of a node's shape and dtype."""
+    if node.shape:
+        return f"np.zeros({node.shape}, np.{node.dtype})"
+    return "0.0" if node.dtype == np.float64 else f"np.{node.dtype}(0)"
 
 
 def parameter(value: ArrayLike, *, name: str | None = None) -> Parameter:

@@ -22,7 +22,8 @@ Rule = Callable[..., Any]
 """A VJP rule: (cotangent of the result, result, *operands, **params) → cotangent of one operand.
 
 Rules are written with operators and NumPy functions, so that they compute on arrays and record on
-Tensors. None says that nothing flows. A rule need not undo broadcasting: backward.py does."""
+Tensors. None says that nothing flows. A rule need not undo broadcasting: backward.py does. The rules
+of a variadic primitive take its operands as one list."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,15 +94,25 @@ def record(primitive: Primitive, operands: Iterable[ArrayLike], params: Mapping[
         value = primitive.compute([node.value for node in nodes], params)
     except Exception as error:
         value = value_after_error(primitive, nodes, params, error)
-    if recording.blocks_anywhere and not recording.is_recording():
-        return Tensor(value)
     requires_grad = False
+    if recording.blocks_anywhere and not recording.is_recording():
+        return unrecorded(value, primitive, nodes, params)
     if primitive.differentiable:
         for node in nodes:
             if node.requires_grad:
                 requires_grad = True
                 break
     return Tensor(value, primitive, nodes, params, requires_grad)
+
+
+def unrecorded(value: Any, primitive: Primitive, operands: tuple[Tensor, ...], params: Mapping[str, Any]) -> Tensor:
+    """The result inside `no_grad`: without gradient, and without operands unless it varies over time.
+
+    An operation on an input or a state belongs to the network even so: it has a value per timestep.
+    """
+    if any(operand.varies() for operand in operands):
+        return Tensor(value, primitive, operands, params)
+    return Tensor(value)
 
 
 def value_after_error(
@@ -209,7 +220,7 @@ def unary_recorder(declared: Primitive) -> Callable[..., Tensor]:
         except Exception as error:
             value = value_after_error(declared, (x,), NO_PARAMS, error)
         if recording.blocks_anywhere and not recording.is_recording():
-            return Tensor(value)
+            return unrecorded(value, declared, (x,), NO_PARAMS)
         return Tensor(value, declared, (x,), NO_PARAMS, differentiable and x.requires_grad)
 
     return operation
@@ -233,7 +244,7 @@ def binary_recorder(declared: Primitive) -> Callable[..., Tensor]:
         except Exception as error:
             value = value_after_error(declared, (x, y), NO_PARAMS, error)
         if recording.blocks_anywhere and not recording.is_recording():
-            return Tensor(value)
+            return unrecorded(value, declared, (x, y), NO_PARAMS)
         return Tensor(value, declared, (x, y), NO_PARAMS, differentiable and (x.requires_grad or y.requires_grad))
 
     return operation

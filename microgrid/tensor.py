@@ -76,7 +76,7 @@ class Tensor:
         self.params = params
         self.requires_grad = requires_grad
         self.grad: Any = None
-        self._name: tuple[str, str] | None = None
+        self._name: tuple[str, str | None] | None = None  # with the place where it was given
 
     # --- names -------------------------------------------------------------------------------
 
@@ -107,7 +107,7 @@ class Tensor:
 
     @property
     def place(self) -> str | None:
-        """Where in the user's program the name was given, as "file:line"."""
+        """Where in the user's program the name was given, as "file:line"; None for a copy in an unrolled graph."""
         return self._name[1] if self._name else None
 
     # --- gradients ---------------------------------------------------------------------------
@@ -137,7 +137,7 @@ class Tensor:
         seed = self._seed(gradient)
         order = backward.reverse_topological(self)
         for kind in {type(node) for node in order}:
-            kind._check_backward(self, order)
+            kind._check_backward(self, order, lambda: describe(self, 4))
         backward.accumulate_gradients(order, seed)
 
     def _seed(self, gradient: Any) -> Any:
@@ -157,8 +157,8 @@ class Tensor:
         return backward.fit(gradient, self.value)
 
     @classmethod
-    def _check_backward(cls, root: Tensor, order: list[Tensor]) -> None:
-        """Raise if a node of this class forbids backpropagation from `root`."""
+    def _check_backward(cls, root: Tensor, order: list[Tensor], called: Callable[[], str]) -> None:
+        """Raise if a node of this class forbids backpropagation from `root`, which its user knows as `called()`."""
 
     def zero_grad(self) -> None:
         """Forget the gradient held so far."""
@@ -169,6 +169,8 @@ class Tensor:
 
     def varies(self) -> bool:
         """Whether it depends on an input or a state, and so has a value per timestep once unrolled."""
+        if not self.operands:
+            return self.is_new_at_every_timestep
         seen: set[Tensor] = {self}
         stack = [self]
         while stack:
@@ -427,7 +429,8 @@ def caller_place(depth: int) -> str:
 def describe(node: Tensor, depth: int | None = None) -> str:
     """The node as its user knows it: its name, the caller's variable that holds it, or what it is.
 
-    With `depth`, the variables of the frame that many calls up are searched for it.
+    With `depth`, the variables of the frame that many calls up are searched for it. For errors only:
+    reading a frame's variables can keep them alive.
     """
     if node.name is not None:
         return repr(node.name)

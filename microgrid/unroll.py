@@ -60,6 +60,8 @@ class Unrolled:
                     f"or dag.values({name!r}) for all of them"
                 )
             return self.static[node]
+        if len(key) != 2:
+            raise TimestepError(f"dag[name, t] takes a name and a timestep, not {key!r}: index .value for the rest")
         where, t = key
         node = self.graph.find(where)
         if not isinstance(t, int | np.integer) or not -self.steps <= t < self.steps:
@@ -250,7 +252,7 @@ def copy_maker(
     start: Callable[[State], Tensor],
 ) -> Callable[[int], Tensor]:
     """A function that makes the copy of a varying node at timestep t, once those it reads are made."""
-    primitive, params, place = node.primitive, node.params, node.place or ""
+    primitive, params = node.primitive, node.params
     assert primitive is not None
     if isinstance(node, State):
         following = node.next
@@ -260,7 +262,7 @@ def copy_maker(
             made = record(
                 primitive, (start(node) if not t else before[t - 1] if before is not None else static[following],)
             )
-            made._name = (f"{name}[{t}]", place)
+            made._name = (f"{name}[{t}]", None)
             return made
 
     else:
@@ -269,7 +271,7 @@ def copy_maker(
         def make(t: int) -> Tensor:
             operands = [fixed if each is None else each[t] for each, fixed in sources]
             made = record(primitive, operands, params)  # type: ignore[arg-type]
-            made._name = (f"{name}[{t}]", place)
+            made._name = (f"{name}[{t}]", None)
             return made
 
     return make
@@ -287,7 +289,7 @@ def compute_static(
         operands = [static[operand] for operand in node.operands]
     made = record(node.primitive, operands, node.params)
     if node.name is not None:
-        made.rename(node.name, node.place or "")
+        made._name = (node.name, None)
     return made
 
 
@@ -320,11 +322,15 @@ def number_of_steps(graph: Graph, sequences: Mapping[str, Any], steps: int | Non
         raise SequenceError(f"sequences differ in length: {found}")
     if steps is None:
         if not lengths:
-            hint = "".join(f"{name}=..., " for name in expected)
-            raise SequenceError(f"how many timesteps? Call unroll({hint}) with sequences, or unroll(steps=4)")
+            hint = ", ".join(f"{name}=..." for name in expected)
+            with_sequences = f"unroll({hint}) with sequences, or " if expected else ""
+            raise SequenceError(f"how many timesteps? Call {with_sequences}unroll(steps=4)")
         steps = next(iter(lengths.values()))
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer):
         raise SequenceError(f"steps is a whole number, not {steps!r}")
+    empty = next((name for name, n in lengths.items() if n == 0), None)
+    if empty is not None:
+        raise SequenceError(f"the sequence of {empty!r} is empty: it takes at least one timestep")
     if steps < 1:
         raise SequenceError(f"steps is at least 1, not {steps}")
     for name, n in lengths.items():
@@ -336,7 +342,7 @@ def number_of_steps(graph: Graph, sequences: Mapping[str, Any], steps: int | Non
 def length_of(name: str, sequence: Any) -> int:
     """How many timesteps a sequence has."""
     is_array = isinstance(sequence, Tensor | np.ndarray | np.generic)
-    if isinstance(sequence, str) or (sequence.ndim == 0 if is_array else not hasattr(sequence, "__len__")):
+    if isinstance(sequence, str | Mapping) or (sequence.ndim == 0 if is_array else not hasattr(sequence, "__len__")):
         raise SequenceError(
             f"{name!r} takes a sequence, with one value per timestep along its first axis, not the single {sequence!r}"
         )
@@ -345,24 +351,47 @@ def length_of(name: str, sequence: Any) -> int:
 
 def input_copies(node: Tensor, name: str, sequence: Any, steps: int) -> list[Tensor]:
     """The leaves that an input becomes, one per timestep."""
+    if isinstance(sequence, np.ndarray):
+        sequence = np.array(sequence)  # the record's own: the user may reuse a buffer
+    elif isinstance(sequence, Tensor):
+        sequence = timesteps_of(sequence)
     copies = []
     for t in range(steps):
         leaf = given_value(node, f"timestep {t} of {name!r}", node.value if sequence is None else sequence[t])
-        if leaf.ndim != node.ndim:
+        if not same_but_for_batch(leaf, node):
+            whole = f"(time, {', '.join(map(str, node.shape))})" if node.shape else "(time,)"
             raise SequenceError(
                 f"the input {name!r} has shape {node.shape} at each timestep, but timestep {t} of its sequence has "
-                f"shape {leaf.shape}. A sequence has shape (time, {', '.join(map(str, node.shape))})."
+                f"shape {leaf.shape}. A sequence has shape {whole}, where only the batch, the first axis of a "
+                "timestep, may be another."
             )
-        leaf.rename(f"{name}[{t}]", node.place or "")
+        leaf._name = (f"{name}[{t}]", None)
         copies.append(leaf)
     return copies
 
 
+def timesteps_of(sequence: Tensor) -> list[Tensor]:
+    """The timesteps of a Tensor, by halving: its gradient is put together in T log T, not T², copied numbers."""
+    parts = [sequence]
+    while len(parts) < len(sequence):
+        parts = [
+            half
+            for part in parts
+            for half in ([part] if len(part) == 1 else [part[: len(part) // 2], part[len(part) // 2 :]])
+        ]
+    return [part[0] for part in parts]
+
+
+def same_but_for_batch(given: Tensor, recorded: Tensor) -> bool:
+    """Whether two shapes agree in rank and in all axes but the first."""
+    return given.ndim == recorded.ndim and given.shape[1:] == recorded.shape[1:]
+
+
 def given_value(node: Tensor, what: str, value: Any) -> Tensor:
     """A value given for an input or a state, as a node of its own in the kind and dtype of the example."""
-    if not isinstance(value, Tensor) and type(value) is not type(node.value):
+    if not isinstance(value, Tensor) and type(value) not in PYTHON_NUMBERS:
         value = number_array(value)
-    dtype = value.dtype if isinstance(value, Tensor | np.ndarray | np.generic) else node.dtype
+    dtype = value.dtype if isinstance(value, Tensor | np.ndarray | np.generic) else np.result_type(type(value))
     if dtype != node.dtype and not np.can_cast(dtype, node.dtype, "same_kind"):
         raise SequenceError(
             f"{what} holds {dtype}, but the network was recorded with {node.dtype} there. "
@@ -388,8 +417,8 @@ def initial_values(graph: Graph, initial: Mapping[Any, ArrayLike]) -> dict[Tenso
         if name not in names:
             raise UnknownNameError(f"the graph has no state {key!r}. {did_you_mean(key, names)}")
         state = graph.find(name)
-        value = given_value(state, f"initial[{name!r}]", value)
-        if value.ndim != state.ndim:
+        value = given_value(state, f"initial[{name!r}]", np.array(value) if isinstance(value, np.ndarray) else value)
+        if not same_but_for_batch(value, state):
             raise SequenceError(f"initial[{name!r}] has shape {value.shape}, but the state has shape {state.shape}")
         starts[state] = value
     return starts

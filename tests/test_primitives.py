@@ -389,6 +389,7 @@ def gelu_in_numpy(x):
 CASES: dict[str, list[st.SearchStrategy[Problem]]] = {
     "absolute": [unary(mg.absolute, np.absolute, off_zero)],
     "add": [binary(mg.add, np.add)],
+    "astype": [unary(mg.astype, lambda x: x.astype(np.float64))],
     "broadcast_to": [broadcast_to_problem()],
     "clip": [clip_problem()],
     "concatenate": [concatenate_problem()],

@@ -34,15 +34,16 @@ def scatter(g: Any, *indices: Any, shape: tuple[int, ...], template: Any) -> Any
     return out
 
 
-def getitem_vjp(g: Any, out: Any, x: Any, *indices: Any, template: Any) -> Any:
+def getitem_vjp(g: Any, out: Any, operands: Any, *, template: Any) -> Any:
+    x, *indices = operands
     scattered = {"shape": np.shape(x), "template": template}
     if isinstance(g, Tensor):
         return record(SCATTER_ADD, (g, *indices), scattered)
     return SCATTER_ADD.compute((g, *indices), scattered)
 
 
-def scatter_vjp(g: Any, out: Any, x: Any, *indices: Any, shape: tuple[int, ...], template: Any) -> Any:
-    return g[fill(template, indices)]
+def scatter_vjp(g: Any, out: Any, operands: Any, *, shape: tuple[int, ...], template: Any) -> Any:
+    return g[fill(template, tuple(operands[1:]))]
 
 
 def only_first(rule: Any) -> Any:
@@ -97,9 +98,9 @@ def getitem(x: ArrayLike, index: Any) -> Tensor:
 
 def take_vjp(g: Any, out: Any, x: Any, indices: Any, *, axis: int | None) -> Any:
     if axis is None:
-        return np.reshape(getitem_vjp(g, out, np.reshape(x, -1), indices, template=Slot(0)), np.shape(x))
+        return np.reshape(getitem_vjp(g, out, [np.reshape(x, -1), indices], template=Slot(0)), np.shape(x))
     before = (slice(None),) * (axis % np.ndim(x))
-    return getitem_vjp(g, out, x, indices, template=(*before, Slot(0)))
+    return getitem_vjp(g, out, [x, indices], template=(*before, Slot(0)))
 
 
 @primitive(np.take, vjp=(take_vjp, None))

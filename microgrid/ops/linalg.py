@@ -58,7 +58,7 @@ def matmul(x: Any, y: Any) -> Any:
 
 
 def einsum_vjp_of(index: int) -> Rule:
-    def rule(g: Any, out: Any, *operands: Any, inputs: tuple[str, ...], output: str) -> Any:
+    def rule(g: Any, out: Any, operands: Any, *, inputs: tuple[str, ...], output: str) -> Any:
         """An einsum again: the cotangent and the other operands, contracted to operand `index`."""
         others = [operand for i, operand in enumerate(operands) if i != index]
         terms = [output, *(term for i, term in enumerate(inputs) if i != index)]

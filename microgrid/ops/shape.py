@@ -130,7 +130,7 @@ def along(axis: int, index: Any) -> tuple[Any, ...]:
 
 
 def concatenate_vjp_of(index: int) -> Rule:
-    def rule(g: Any, out: Any, *operands: Any, axis: int | None) -> Any:
+    def rule(g: Any, out: Any, operands: Any, *, axis: int | None) -> Any:
         if axis is None:  # all operands flattened
             first = sum(int(np.size(operand)) for operand in operands[:index])
             own = operands[index]
@@ -152,7 +152,7 @@ def concatenate(arrays: Any, axis: int | None = 0) -> Any:
 
 
 def stack_vjp_of(index: int) -> Rule:
-    return lambda g, out, *operands, axis: g[along(axis, index)]
+    return lambda g, out, operands, *, axis: g[along(axis, index)]
 
 
 @primitive(np.stack, vjp_of=stack_vjp_of)

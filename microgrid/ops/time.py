@@ -35,11 +35,11 @@ def reduction(
     return Primitive(name, forward, vjp_of=vjp_of, label=label, over_time=reads, variadic=True)
 
 
-TIME_SUM = reduction("time_sum", sum_of, lambda index: lambda g, out, *steps: g, "Σ over t")
+TIME_SUM = reduction("time_sum", sum_of, lambda index: lambda g, out, steps: g, "Σ over t")
 TIME_MEAN = reduction(
     "time_mean",
     lambda values: sum_of(values) / len(values),
-    lambda index: lambda g, out, *steps: g / len(steps),
+    lambda index: lambda g, out, steps: g / len(steps),
     "mean over t",
 )
 FIRST = reduction(
@@ -51,7 +51,7 @@ LAST = reduction(
 TIME_STACK = reduction(
     "time_stack",
     lambda values: np.stack([np.asarray(value) for value in values]),
-    lambda index: lambda g, out, *steps: g[index],
+    lambda index: lambda g, out, steps: g[index],
     "stack over t",
 )
 
