@@ -6,7 +6,18 @@ from microgrid.cycles import Cycle, find_cycles
 from microgrid.errors import MicrogridError
 from microgrid.functional import grad, jacobian, value_and_grad
 from microgrid.graph import Graph
-from microgrid.leaves import Input, Parameter, State, input, parameter, state
+from microgrid.leaves import Input, Parameter, State, input, parameter, state, tensor
+from microgrid.ops.compare import (
+    equal,
+    greater,
+    greater_equal,
+    less,
+    less_equal,
+    logical_and,
+    logical_not,
+    logical_or,
+    not_equal,
+)
 from microgrid.ops.elementwise import (
     absolute,
     add,
@@ -14,24 +25,15 @@ from microgrid.ops.elementwise import (
     clip,
     cos,
     divide,
-    equal,
     exp,
     expm1,
     gelu,
-    greater,
-    greater_equal,
-    less,
-    less_equal,
     log,
     log1p,
-    logical_and,
-    logical_not,
-    logical_or,
     maximum,
     minimum,
     multiply,
     negative,
-    not_equal,
     positive,
     power,
     relu,
@@ -77,7 +79,7 @@ from microgrid.ops.shape import (
 from microgrid.ops.time import first, last, time_mean, time_stack, time_sum
 from microgrid.primitive import Primitive, primitive
 from microgrid.recording import is_recording, no_grad
-from microgrid.tensor import Tensor, tensor
+from microgrid.tensor import Tensor
 from microgrid.unroll import Unrolled, unroll
 
 __version__ = "0.1.0"

@@ -13,9 +13,10 @@ import numpy as np
 
 from microgrid import backward, recording
 from microgrid.errors import GradientError
+from microgrid.leaves import set_up_leaf, tensor
 from microgrid.ops.elementwise import positive
 from microgrid.ops.shape import reshape, stack
-from microgrid.tensor import Tensor, set_up_leaf, tensor
+from microgrid.tensor import Tensor
 
 Function = Callable[..., Tensor]
 

@@ -1,14 +1,15 @@
-"""The leaves of a network: parameters, inputs, and the states that close its cycles."""
+"""The leaves of a graph: tensors, parameters, inputs, and the states that close its cycles."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from microgrid.errors import CyclicGraphError, OperandTypeError, StateError
+from microgrid.errors import CyclicGraphError, GradientError, OperandTypeError, StateError
 from microgrid.ops.time import DELAY
-from microgrid.tensor import ArrayLike, Tensor, caller_place, describe, leaf_value, set_up_leaf
+from microgrid.tensor import PYTHON_NUMBERS, ArrayLike, Tensor, caller_place, describe, number_array
 
 
 class Parameter(Tensor):
@@ -104,6 +105,59 @@ def example_of(node: Tensor) -> str:
     if node.shape:
         return f"np.zeros({node.shape}, np.{node.dtype})"
     return "0.0" if node.dtype == np.float64 else f"np.{node.dtype}(0)"
+
+
+def tensor(value: ArrayLike, *, name: str | None = None, requires_grad: bool | None = None) -> Tensor:
+    """A leaf of the graph: a number or array to compute with and to differentiate by.
+
+    Parameters
+    ----------
+    value : number or array-like, any shape
+        A Python number stays one, so scalar programs are fast; anything else becomes an array. The
+        Tensor owns a copy.
+    name : str, optional
+        Shown in pictures and errors.
+    requires_grad : bool, optional
+        Whether `backward` computes its gradient. By default, if it holds floats.
+
+    Raises
+    ------
+    OperandTypeError
+        If `value` is no array of numbers.
+    GradientError
+        If `requires_grad=True` is asked of integers or booleans, which have no gradient.
+
+    Examples
+    --------
+    >>> import microgrid as mg
+    >>> x = mg.tensor([1.0, 2.0], name="x")
+    >>> mg.sum(x * x).backward()
+    >>> x.grad.tolist()
+    [2.0, 4.0]
+    """
+    leaf = Tensor(leaf_value(value))
+    set_up_leaf(leaf, name, requires_grad)
+    return leaf
+
+
+def set_up_leaf(leaf: Tensor, name: str | None, requires_grad: bool | None) -> None:
+    """Name a new leaf after the place two calls up, and decide whether it needs a gradient."""
+    if name is not None:
+        leaf.rename(name, caller_place(3))
+    differentiable = np.issubdtype(leaf.dtype, np.floating)
+    if requires_grad and not differentiable:
+        raise GradientError(
+            f"{describe(leaf)} holds {leaf.dtype}, which has no gradient: a gradient needs real numbers. "
+            "Write 2.0 instead of 2, or array.astype(float)."
+        )
+    leaf.requires_grad = differentiable if requires_grad is None else requires_grad
+
+
+def leaf_value(value: ArrayLike) -> Any:
+    """A value of the Tensor's own: Python numbers as they are, all else copied into an array."""
+    if type(value) in PYTHON_NUMBERS:
+        return value
+    return np.array(value.value if isinstance(value, Tensor) else number_array(value))
 
 
 def parameter(value: ArrayLike, *, name: str | None = None) -> Parameter:

@@ -15,7 +15,8 @@ import numpy as np
 
 from microgrid import recording
 from microgrid.errors import MicrogridError, OperandError, OperandIndexError, OperandTypeError
-from microgrid.tensor import NO_PARAMS, NUMPY_FUNCTIONS, PYTHON_NUMBERS, ArrayLike, Tensor, constant, describe
+from microgrid.numpy_functions import NUMPY_FUNCTIONS
+from microgrid.tensor import NO_PARAMS, PYTHON_NUMBERS, ArrayLike, Tensor, constant, describe
 
 Signature = ParamSpec("Signature")
 Rule = Callable[..., Any]

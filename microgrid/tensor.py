@@ -5,7 +5,6 @@ Everything a program records is a chain of these; ops/ makes them and backward.p
 
 from __future__ import annotations
 
-import difflib
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from microgrid import backward
 from microgrid.errors import GradientError, OperandTypeError, UnsupportedFunctionError
+from microgrid.numpy_functions import NUMPY_FUNCTIONS, unsupported
 
 if TYPE_CHECKING:
     from microgrid.primitive import Primitive
@@ -25,8 +25,6 @@ ArrayLike: TypeAlias = "Tensor | npt.ArrayLike"
 
 NO_PARAMS: Mapping[str, Any] = MappingProxyType({})
 PYTHON_NUMBERS = frozenset({float, int, bool})
-NUMPY_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
-"""NumPy function → the microgrid function that records it; filled where primitives are declared."""
 
 
 class Tensor:
@@ -335,60 +333,7 @@ Axis: TypeAlias = int | tuple[int, ...] | None
 """One axis, several, or all of them."""
 
 
-# --- making leaves -------------------------------------------------------------------------------
-
-
-def tensor(value: ArrayLike, *, name: str | None = None, requires_grad: bool | None = None) -> Tensor:
-    """A leaf of the graph: a number or array to compute with and to differentiate by.
-
-    Parameters
-    ----------
-    value : number or array-like, any shape
-        A Python number stays one, so scalar programs are fast; anything else becomes an array. The
-        Tensor owns a copy.
-    name : str, optional
-        Shown in pictures and errors.
-    requires_grad : bool, optional
-        Whether `backward` computes its gradient. By default, if it holds floats.
-
-    Raises
-    ------
-    OperandTypeError
-        If `value` is no array of numbers.
-    GradientError
-        If `requires_grad=True` is asked of integers or booleans, which have no gradient.
-
-    Examples
-    --------
-    >>> import microgrid as mg
-    >>> x = mg.tensor([1.0, 2.0], name="x")
-    >>> mg.sum(x * x).backward()
-    >>> x.grad.tolist()
-    [2.0, 4.0]
-    """
-    leaf = Tensor(leaf_value(value))
-    set_up_leaf(leaf, name, requires_grad)
-    return leaf
-
-
-def set_up_leaf(leaf: Tensor, name: str | None, requires_grad: bool | None) -> None:
-    """Name a new leaf after the place two calls up, and decide whether it needs a gradient."""
-    if name is not None:
-        leaf.rename(name, caller_place(3))
-    differentiable = np.issubdtype(leaf.dtype, np.floating)
-    if requires_grad and not differentiable:
-        raise GradientError(
-            f"{describe(leaf)} holds {leaf.dtype}, which has no gradient: a gradient needs real numbers. "
-            "Write 2.0 instead of 2, or array.astype(float)."
-        )
-    leaf.requires_grad = differentiable if requires_grad is None else requires_grad
-
-
-def leaf_value(value: ArrayLike) -> Any:
-    """A value of the Tensor's own: Python numbers as they are, all else copied into an array."""
-    if type(value) in PYTHON_NUMBERS:
-        return value
-    return np.array(value.value if isinstance(value, Tensor) else number_array(value))
+# --- operands that are not Tensors yet ---------------------------------------------------------------
 
 
 def constant(value: ArrayLike) -> Tensor:
@@ -443,35 +388,3 @@ def describe(node: Tensor, depth: int | None = None) -> str:
     if node.primitive is not None:
         return f"the result of {node.primitive.name}"
     return f"a tensor of shape {node.shape}" if node.shape else f"the number {node.value!r}"
-
-
-def unsupported(numpy_name: str) -> UnsupportedFunctionError:
-    """The error for a NumPy function without a primitive, naming the nearest one that has."""
-    known = {function.__name__ for function in NUMPY_FUNCTIONS}
-    nearest = SYNONYMS.get(numpy_name) or " ".join(difflib.get_close_matches(numpy_name, known, n=1, cutoff=0.4))
-    hint = f"the nearest is {nearest}" if nearest else "dir(microgrid) lists what there is"
-    return UnsupportedFunctionError(
-        f"np.{numpy_name} does not record on Tensors: {hint}. For numbers without a gradient, pass tensor.value."
-    )
-
-
-SYNONYMS = {
-    "dot": "matmul",
-    "inner": "einsum",
-    "outer": "einsum",
-    "tensordot": "einsum",
-    "kron": "einsum",
-    "norm": "sqrt(sum(square(x)))",
-    "vstack": "concatenate",
-    "hstack": "concatenate",
-    "column_stack": "stack",
-    "ravel": "reshape",
-    "add.reduce": "sum",
-    "multiply.reduce": "prod",
-    "maximum.reduce": "max",
-    "minimum.reduce": "min",
-    "add.accumulate": "cumsum",
-    "median": "mean",
-    "tan": "tanh",
-    "arctan": "tanh",
-}

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = [
     ["errors", "recording"],
+    ["numpy_functions"],
     ["backward"],
     ["tensor"],
     ["primitive"],
@@ -68,3 +69,23 @@ def test_what_a_document_links_to_is_there(document):
     links = re.findall(r"\]\(([^)#:\s]+)\)", text) + re.findall(r'src="([^":]+)"', text)
     missing = [link for link in links if not (ROOT / document).parent.joinpath(link).exists()]
     assert missing == []
+
+
+def test_the_code_in_readme_runs(tmp_path):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert len(blocks) == 3
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "[Cycle(h → matmul → add → tanh → h)]" in done.stdout
+    assert "'loss' depends on 'h', which feeds itself" in done.stdout
+    assert (tmp_path / "rnn.svg").exists()
+
+
+def test_every_command_line_flag_is_in_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = subprocess.run([sys.executable, "-m", "microgrid", "--help"], capture_output=True, text=True, check=True)
+    for flag in set(re.findall(r"--[a-z]+", shown.stdout)) - {"--help"}:
+        assert flag in readme

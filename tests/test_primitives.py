@@ -389,7 +389,7 @@ def gelu_in_numpy(x):
 CASES: dict[str, list[st.SearchStrategy[Problem]]] = {
     "absolute": [unary(mg.absolute, np.absolute, off_zero)],
     "add": [binary(mg.add, np.add)],
-    "astype": [unary(mg.astype, lambda x: x.astype(np.float64))],
+    "astype": [unary(lambda x: mg.astype(x, x.dtype), lambda x: x.astype(x.dtype))],
     "broadcast_to": [broadcast_to_problem()],
     "clip": [clip_problem()],
     "concatenate": [concatenate_problem()],
@@ -967,3 +967,12 @@ def test_shape_errors_name_the_operation_the_operand_and_both_shapes():
     weights = mg.parameter(np.ones((2, 3)), name="weights")
     with pytest.raises(mg.MicrogridError, match=r"matmul\('weights' \(2, 3\).*\(2, 5\)"):
         weights @ np.ones((2, 5))
+
+
+def test_astype_brings_the_gradient_back_in_the_dtype_of_its_operand():
+    x = mg.tensor(np.ones(3, np.float32))
+    y = mg.astype(x, np.float64)
+    assert y.dtype == np.float64
+    mg.sum(y * np.arange(3.0)).backward()
+    assert x.grad.dtype == np.float32
+    np.testing.assert_array_equal(x.grad, [0, 1, 2])

@@ -56,7 +56,7 @@ def forecast(data: Sunspots, forecasts: Mapping[str, Floats]) -> Any:
     axes.plot(test_years, ar_values, color="#33659e", ls="--", lw=1.3, label=ar9)
     axes.plot(test_years, values, color="#c46a00", marker="o", ms=3.5, lw=1.6, label=rnn)
     axes.set(xlabel="year", ylabel="sunspots", title="Next year's sunspot number, forecast from the years before")
-    axes.legend(loc="upper left", frameon=False)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

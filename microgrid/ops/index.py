@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from microgrid.numpy_functions import NUMPY_FUNCTIONS
 from microgrid.primitive import Primitive, primitive, record
-from microgrid.tensor import NUMPY_FUNCTIONS, ArrayLike, Tensor, constant
+from microgrid.tensor import ArrayLike, Tensor, constant
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from microgrid.errors import OperandError
+from microgrid.numpy_functions import NUMPY_FUNCTIONS
 from microgrid.primitive import Primitive, Rule, primitive, record
-from microgrid.tensor import NUMPY_FUNCTIONS, ArrayLike, Tensor, constant
+from microgrid.tensor import ArrayLike, Tensor, constant
 
 
 def matmul_vjp_x(g: Any, out: Any, x: Any, y: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from microgrid.ops import elementwise, index, linalg, reduce, shape
+from microgrid.ops import compare, elementwise, index, linalg, reduce, shape
 from microgrid.primitive import primitive
 from microgrid.tensor import ArrayLike, Tensor
 
@@ -41,7 +41,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "__neg__": elementwise.negative,
     "__pos__": elementwise.positive,
     "__abs__": elementwise.absolute,
-    "__invert__": elementwise.logical_not,
+    "__invert__": compare.logical_not,
     "__getitem__": index.getitem,
     "reshape": lambda x, *sizes: shape.reshape(x, shape.one_sequence(sizes)),
     "transpose": lambda x, *axes: shape.transpose(x, shape.one_sequence(axes) if axes else None),
@@ -61,18 +61,18 @@ for symbol, function in {
     "truediv": elementwise.divide,
     "pow": elementwise.power,
     "matmul": linalg.matmul,
-    "and": elementwise.logical_and,
-    "or": elementwise.logical_or,
+    "and": compare.logical_and,
+    "or": compare.logical_or,
 }.items():
     OPERATORS[f"__{symbol}__"] = function
     OPERATORS[f"__r{symbol}__"] = swapped(function)
 for symbol, function in {
-    "lt": elementwise.less,
-    "le": elementwise.less_equal,
-    "gt": elementwise.greater,
-    "ge": elementwise.greater_equal,
-    "eq": elementwise.equal,
-    "ne": elementwise.not_equal,
+    "lt": compare.less,
+    "le": compare.less_equal,
+    "gt": compare.greater,
+    "ge": compare.greater_equal,
+    "eq": compare.equal,
+    "ne": compare.not_equal,
 }.items():
     OPERATORS[f"__{symbol}__"] = function
 NAMED_AS_THEIR_FUNCTION: tuple[Any, ...] = (

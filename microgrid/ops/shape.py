@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from microgrid.errors import OperandError
+from microgrid.numpy_functions import NUMPY_FUNCTIONS
 from microgrid.ops.index import getitem
 from microgrid.primitive import Rule, primitive
-from microgrid.tensor import NUMPY_FUNCTIONS, ArrayLike, Axis, Tensor, constant
+from microgrid.tensor import ArrayLike, Axis, Tensor, constant
 
 
 def reshaped_back(g: Any, out: Any, x: Any, **settings: Any) -> Any:
