@@ -25,7 +25,7 @@ clean:
 
 python-is-new-enough:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "microgrid needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing)."; \
+	  echo "microgrid needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo not to be found)."; \
 	  echo "Name another one: make PYTHON=python3.12 ..."; exit 1; }
 
 $(VENV)/bin/python: | python-is-new-enough

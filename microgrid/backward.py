@@ -34,8 +34,8 @@ def reverse_topological(root: Tensor) -> list[Tensor]:
             seen.add(node)
             stack.append(node)
             stack.append(None)
-            for operand in node.operands:
-                if operand.requires_grad and operand not in seen:
+            for operand in (node.first, node.second, *node.others):
+                if operand is not None and operand.requires_grad and operand not in seen:
                     stack.append(operand)
     order.reverse()
     return order  # type: ignore[return-value]
@@ -48,7 +48,7 @@ def accumulate_gradients(order: list[Tensor], seed: Any) -> None:
     written out because they are nearly every node, and this loop is the cost of learning.
     """
     for node in order:
-        if node.operands:
+        if node.first is not None:
             node.grad = None
     root = order[0]
     root.grad = seed if root.grad is None else root.grad + seed
@@ -63,7 +63,9 @@ def accumulate_gradients(order: list[Tensor], seed: Any) -> None:
             continue  # every reader's rule said that nothing flows here
         rules = primitive.vjps
         if len(rules) == 2 and not node.params:
-            x, y = node.operands
+            x, y = node.first, node.second
+            assert x is not None
+            assert y is not None
             rule_x, rule_y = rules
             try:
                 to_x = rule_x(g, node.value, x.value, y.value) if x.requires_grad else None
@@ -73,7 +75,8 @@ def accumulate_gradients(order: list[Tensor], seed: Any) -> None:
             deliver(to_x, x)
             deliver(to_y, y)
         elif len(rules) == 1 and not node.params:
-            (x,) = node.operands
+            x = node.first
+            assert x is not None
             try:
                 to_x = rules[0](g, node.value, x.value)
             except (ArithmeticError, ValueError):

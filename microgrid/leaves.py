@@ -41,7 +41,8 @@ class State(Tensor):
     @property
     def initial(self) -> Tensor:
         """The value at the first timestep, as a node; a learnable one receives its gradient."""
-        return self.operands[0]
+        (start,) = self.operands
+        return start
 
     @property
     def next(self) -> Tensor:
@@ -234,7 +235,7 @@ def state(initial: ArrayLike, *, name: str | None = None) -> State:
         start = Tensor(leaf_value(initial))
         start.requires_grad = bool(np.issubdtype(start.dtype, np.floating))
     differentiable = bool(np.issubdtype(start.dtype, np.floating))  # later values may need one where the first does not
-    leaf = State(start.value, DELAY, (start,), requires_grad=differentiable)
+    leaf = State(start.value, DELAY, start, requires_grad=differentiable)
     leaf._next = None
     if name is not None:
         leaf.rename(name, caller_place(2))

@@ -103,7 +103,9 @@ def record(primitive: Primitive, operands: Iterable[ArrayLike], params: Mapping[
             if node.requires_grad:
                 requires_grad = True
                 break
-    return Tensor(value, primitive, nodes, params, requires_grad)
+    result = Tensor(value, primitive, params=params, requires_grad=requires_grad)
+    result.operands = nodes
+    return result
 
 
 def unrecorded(value: Any, primitive: Primitive, operands: tuple[Tensor, ...], params: Mapping[str, Any]) -> Tensor:
@@ -111,9 +113,11 @@ def unrecorded(value: Any, primitive: Primitive, operands: tuple[Tensor, ...], p
 
     An operation on an input or a state belongs to the network even so: it has a value per timestep.
     """
-    if any(operand.varies() for operand in operands):
-        return Tensor(value, primitive, operands, params)
-    return Tensor(value)
+    if not any(operand.varies() for operand in operands):
+        return Tensor(value)
+    result = Tensor(value, primitive, params=params)
+    result.operands = operands
+    return result
 
 
 def value_after_error(
@@ -222,7 +226,7 @@ def unary_recorder(declared: Primitive) -> Callable[..., Tensor]:
             value = value_after_error(declared, (x,), NO_PARAMS, error)
         if recording.blocks_anywhere and not recording.is_recording():
             return unrecorded(value, declared, (x,), NO_PARAMS)
-        return Tensor(value, declared, (x,), NO_PARAMS, differentiable and x.requires_grad)
+        return Tensor(value, declared, x, None, NO_PARAMS, differentiable and x.requires_grad)
 
     return operation
 
@@ -246,7 +250,7 @@ def binary_recorder(declared: Primitive) -> Callable[..., Tensor]:
             value = value_after_error(declared, (x, y), NO_PARAMS, error)
         if recording.blocks_anywhere and not recording.is_recording():
             return unrecorded(value, declared, (x, y), NO_PARAMS)
-        return Tensor(value, declared, (x, y), NO_PARAMS, differentiable and (x.requires_grad or y.requires_grad))
+        return Tensor(value, declared, x, y, NO_PARAMS, differentiable and (x.requires_grad or y.requires_grad))
 
     return operation
 

@@ -6,7 +6,7 @@ Everything a program records is a chain of these; ops/ makes them and backward.p
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -41,8 +41,6 @@ class Tensor:
         On a leaf it accumulates over calls until `zero_grad`.
     primitive : Primitive or None
         The operation that made it; None for a leaf.
-    operands : tuple of Tensor
-        What the operation was given; empty for a leaf.
     params : mapping
         The operation's settings, such as `axis`.
     requires_grad : bool
@@ -58,23 +56,50 @@ class Tensor:
     (-1.2599, 0.8399)
     """
 
-    __slots__ = ("__weakref__", "_name", "grad", "operands", "params", "primitive", "requires_grad", "value")
+    __slots__ = (
+        "__weakref__",
+        "_name",
+        "first",
+        "grad",
+        "others",
+        "params",
+        "primitive",
+        "requires_grad",
+        "second",
+        "value",
+    )
 
     def __init__(
         self,
         value: Any,
         primitive: Primitive | None = None,
-        operands: tuple[Tensor, ...] = (),
+        first: Tensor | None = None,
+        second: Tensor | None = None,
         params: Mapping[str, Any] = NO_PARAMS,
         requires_grad: bool = False,
     ) -> None:
         self.value = value
         self.primitive = primitive
-        self.operands = operands
+        self.first = first  # operands are not held in a tuple: garbage collection then visits half as many
+        self.second = second  # objects, and a program of scalars takes three quarters of the time
+        self.others: tuple[Tensor, ...] = ()
         self.params = params
         self.requires_grad = requires_grad
         self.grad: Any = None
         self._name: tuple[str, str | None] | None = None  # with the place where it was given
+
+    @property
+    def operands(self) -> tuple[Tensor, ...]:
+        """What the operation was given; empty for a leaf."""
+        if self.second is not None:
+            return (self.first, self.second, *self.others)  # type: ignore[arg-type]
+        return () if self.first is None else (self.first,)
+
+    @operands.setter
+    def operands(self, operands: Sequence[Tensor]) -> None:
+        self.first = operands[0] if operands else None
+        self.second = operands[1] if len(operands) > 1 else None
+        self.others = tuple(operands[2:])
 
     # --- names -------------------------------------------------------------------------------
 
@@ -167,7 +192,7 @@ class Tensor:
 
     def varies(self) -> bool:
         """Whether it depends on an input or a state, and so has a value per timestep once unrolled."""
-        if not self.operands:
+        if self.first is None:
             return self.is_new_at_every_timestep
         seen: set[Tensor] = {self}
         stack = [self]
