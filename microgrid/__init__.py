@@ -47,6 +47,7 @@ from microgrid.ops.elementwise import (
     tanh,
     where,
 )
+from microgrid.ops.elementwise import absolute as abs
 from microgrid.ops.index import getitem, take
 from microgrid.ops.linalg import einsum, matmul
 from microgrid.ops.reduce import (
@@ -75,6 +76,7 @@ from microgrid.ops.shape import (
     stack,
     swapaxes,
     transpose,
+    unstack,
 )
 from microgrid.ops.time import first, last, time_mean, time_stack, time_sum
 from microgrid.primitive import Primitive, primitive
@@ -94,6 +96,7 @@ __all__ = [
     "State",
     "Tensor",
     "Unrolled",
+    "abs",
     "absolute",
     "add",
     "astype",
@@ -175,6 +178,7 @@ __all__ = [
     "time_sum",
     "transpose",
     "unroll",
+    "unstack",
     "value_and_grad",
     "var",
     "where",

@@ -34,8 +34,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--steps",
         type=whole_number(1),
-        default=None,
-        help="years to unroll at a time; fewer than the training years means truncated BPTT (default: all of them)",
+        default=argparse.SUPPRESS,
+        help="years to unroll at a time; fewer than the training years means truncated BPTT",
     )
     command.add_argument("--epochs", type=whole_number(1), default=200, help="passes over the training years")
     command.add_argument("--hidden", type=whole_number(1), default=16, help="hidden units")
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command.error(f"argument --out: the folder {str(options.out)!r} is not writable")
     from microgrid.demo.story import Job, tell
 
-    tell(Job(options.steps, options.epochs, options.hidden, options.seed, options.out))
+    tell(Job(getattr(options, "steps", None), options.epochs, options.hidden, options.seed, options.out))
     return 0
 
 

@@ -6,7 +6,7 @@ A. Griewank and A. Walther, Evaluating Derivatives, 2nd ed. (2008), chapter 3.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from microgrid.tensor import Tensor
 
 
-def reverse_topological(root: Tensor) -> list[Tensor]:
+def reverse_topological(root: Tensor, stop: Collection[Tensor] = ()) -> list[Tensor]:
     """The nodes that `root` depends on and that need a gradient, each after all of its readers.
+
+    What lies behind the nodes in `stop` is left out.
 
     A depth-first post-order, reversed. The stack is a list, so no chain is too deep for Python.
 
@@ -34,6 +36,8 @@ def reverse_topological(root: Tensor) -> list[Tensor]:
             seen.add(node)
             stack.append(node)
             stack.append(None)
+            if node in stop:
+                continue
             for operand in (node.first, node.second, *node.others):
                 if operand is not None and operand.requires_grad and operand not in seen:
                     stack.append(operand)
@@ -103,17 +107,21 @@ def deliver(cotangent: Any, operand: Tensor) -> None:
 
 
 def gradients(
-    order: list[Tensor], seed: Any, read: Callable[[Tensor], Any], match: Callable[[Any, Tensor], Any]
+    order: list[Tensor],
+    seed: Any,
+    read: Callable[[Tensor], Any],
+    match: Callable[[Any, Tensor], Any],
+    stop: Collection[Tensor],
 ) -> dict[Tensor, Any]:
     """The cotangent of every node in `order` that one reaches, leaving the nodes as they are.
 
     `read` says what the rules see of a node: its value, and the cotangents are numbers; or the node
     itself, and they are Tensors that can be differentiated again. `match` gives a cotangent the
-    shape and dtype of the operand it belongs to.
+    shape and dtype of the operand it belongs to. Nothing is passed on behind the nodes in `stop`.
     """
     found = {order[0]: seed}
     for node in order:
-        if node.primitive is None or node not in found:
+        if node.primitive is None or node not in found or node in stop:
             continue
         cotangents = operand_cotangents(node, found[node], read(node), map(read, node.operands))
         for operand, cotangent in zip(node.operands, cotangents, strict=True):

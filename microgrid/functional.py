@@ -161,14 +161,15 @@ def gradients_of(result: Tensor, variables: list[Tensor], seed: Any, nested: boo
     """The gradient of `result` by each variable: Tensors if `nested`, else numbers or arrays."""
     found: dict[Tensor, Any] = {}
     if result.requires_grad:
-        order = backward.reverse_topological(result)
+        stop = frozenset(variables)
+        order = backward.reverse_topological(result, stop)
         for kind in {type(node) for node in order}:
             kind._check_backward(result, order, lambda: "the function's result")
         seed = backward.fit(seed, result.value)
         if nested:
-            found = backward.gradients(order, Tensor(seed), lambda node: node, recorded_fit)
+            found = backward.gradients(order, Tensor(seed), lambda node: node, recorded_fit, stop)
         else:
-            found = backward.gradients(order, seed, operator.attrgetter("value"), computed_fit)
+            found = backward.gradients(order, seed, operator.attrgetter("value"), computed_fit, stop)
     return [gradient_or_zero(found.get(variable), variable, nested) for variable in variables]
 
 

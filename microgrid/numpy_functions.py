@@ -15,7 +15,7 @@ NUMPY_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
 def unsupported(numpy_name: str) -> UnsupportedFunctionError:
     """The error for a NumPy function without a primitive, naming the nearest one that has."""
     known = {function.__name__ for function in NUMPY_FUNCTIONS}
-    nearest = SYNONYMS.get(numpy_name) or " ".join(difflib.get_close_matches(numpy_name, known, n=1, cutoff=0.4))
+    nearest = SYNONYMS.get(numpy_name) or " ".join(difflib.get_close_matches(numpy_name, known, n=1, cutoff=0.6))
     hint = f"the nearest is {nearest}" if nearest else "dir(microgrid) lists what there is"
     return UnsupportedFunctionError(
         f"np.{numpy_name} does not record on Tensors: {hint}. For numbers without a gradient, pass tensor.value."

@@ -18,6 +18,9 @@ from microgrid.errors import MicrogridError, OperandError, OperandIndexError, Op
 from microgrid.numpy_functions import NUMPY_FUNCTIONS
 from microgrid.tensor import NO_PARAMS, PYTHON_NUMBERS, ArrayLike, Tensor, constant, describe
 
+COMPUTING_ERRORS = (ValueError, TypeError, IndexError, ArithmeticError)
+"""What NumPy and Python raise for operands that they cannot compute with."""
+
 Signature = ParamSpec("Signature")
 Rule = Callable[..., Any]
 """A VJP rule: (cotangent of the result, result, *operands, **params) → cotangent of one operand.
@@ -84,6 +87,10 @@ class Primitive:
         return f"Primitive({self.name})"
 
 
+STOP_GRADIENT = Primitive("stop_gradient", lambda x: x, label="stop ∂")
+"""The same value, through which no gradient flows: what `detach` and `no_grad` record inside a network."""
+
+
 def record(primitive: Primitive, operands: Iterable[ArrayLike], params: Mapping[str, Any] = NO_PARAMS) -> Tensor:
     """Compute a primitive and remember how: the one way by which a Tensor comes to have operands.
 
@@ -93,7 +100,7 @@ def record(primitive: Primitive, operands: Iterable[ArrayLike], params: Mapping[
     nodes = tuple([x if isinstance(x, Tensor) else constant(x) for x in operands])
     try:
         value = primitive.compute([node.value for node in nodes], params)
-    except Exception as error:
+    except COMPUTING_ERRORS as error:
         value = value_after_error(primitive, nodes, params, error)
     requires_grad = False
     if recording.blocks_anywhere and not recording.is_recording():
@@ -109,14 +116,14 @@ def record(primitive: Primitive, operands: Iterable[ArrayLike], params: Mapping[
 
 
 def unrecorded(value: Any, primitive: Primitive, operands: tuple[Tensor, ...], params: Mapping[str, Any]) -> Tensor:
-    """The result inside `no_grad`: without gradient, and without operands unless it varies over time.
+    """The result inside `no_grad`: without gradient, and without operands unless it depends on time.
 
     An operation on an input or a state belongs to the network even so: it has a value per timestep.
     """
-    if not any(operand.varies() for operand in operands):
+    if not any(operand.depends_on_time() for operand in operands):
         return Tensor(value)
     result = Tensor(value, primitive, params=params)
-    result.operands = operands
+    result.operands = [Tensor(operand.value, STOP_GRADIENT, operand) for operand in operands]
     return result
 
 
@@ -131,13 +138,16 @@ def value_after_error(
     if python_arithmetic and not params and all(type(value) in PYTHON_NUMBERS for value in values):
         return float(primitive.forward(*map(np.float64, values)))
     found = ", ".join(f"{describe(operand)} {operand.shape}" for operand in operands[:6])
-    settings = "".join(f", {key}={value!r}" for key, value in params.items())
+    settings = "".join(
+        f", index {value!r}" if key == "template" else f", {key}={value!r}" for key, value in params.items()
+    )
     kind: type[MicrogridError] = OperandError
     if isinstance(error, IndexError):
         kind = OperandIndexError
     elif isinstance(error, TypeError):
         kind = OperandTypeError
-    raise kind(f"{primitive.name}({found}{settings}): {error}") from None
+    is_own = primitive.forward.__module__.startswith("microgrid.")  # in a user's primitive the cause may be a bug
+    raise kind(f"{primitive.name}({found}{settings}): {error}") from (None if is_own else error)
 
 
 def primitive(
@@ -222,7 +232,7 @@ def unary_recorder(declared: Primitive) -> Callable[..., Tensor]:
         value = x.value
         try:
             value = scalar(value) if type(value) in PYTHON_NUMBERS else forward(value)
-        except Exception as error:
+        except COMPUTING_ERRORS as error:
             value = value_after_error(declared, (x,), NO_PARAMS, error)
         if recording.blocks_anywhere and not recording.is_recording():
             return unrecorded(value, declared, (x,), NO_PARAMS)
@@ -246,7 +256,7 @@ def binary_recorder(declared: Primitive) -> Callable[..., Tensor]:
                 value = scalar(a, b)
             else:
                 value = forward(a, b)
-        except Exception as error:
+        except COMPUTING_ERRORS as error:
             value = value_after_error(declared, (x, y), NO_PARAMS, error)
         if recording.blocks_anywhere and not recording.is_recording():
             return unrecorded(value, declared, (x, y), NO_PARAMS)
@@ -258,12 +268,21 @@ def binary_recorder(declared: Primitive) -> Callable[..., Tensor]:
 def settings_recorder(declared: Primitive, operand_count: int, defaults: dict[str, Any]) -> Callable[..., Tensor]:
     """`record` for a function of `operand_count` operands and then settings."""
     names = tuple(defaults)
+    signature = inspect.signature(declared.forward)
 
     def operation(*args: Any, **kwargs: Any) -> Tensor:
-        if len(args) < operand_count or len(args) - operand_count > len(names) or not defaults.keys() >= kwargs.keys():
-            inspect.signature(declared.forward).bind(*args, **kwargs)  # raises Python's own TypeError
-        params = {**defaults, **dict(zip(names, args[operand_count:], strict=False)), **kwargs}
-        return record(declared, args[:operand_count], params)
+        surplus = len(args) - operand_count
+        if 0 <= surplus <= len(names) and kwargs.keys() <= set(names[surplus:]):
+            params = {**defaults, **dict(zip(names, args[operand_count:], strict=False)), **kwargs}
+            return record(declared, args[:operand_count], params)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            hint = ". NumPy's name is axis" if "dim" in kwargs else ""
+            raise OperandTypeError(f"{declared.name}{signature}: {error}{hint}") from None
+        bound.apply_defaults()
+        given = list(bound.arguments.values())
+        return record(declared, given[:operand_count], dict(zip(names, given[operand_count:], strict=True)))
 
     return operation
 
@@ -275,7 +294,7 @@ def sequence_recorder(declared: Primitive, defaults: dict[str, Any]) -> Callable
     def operation(operands: Iterable[ArrayLike], *args: Any, **kwargs: Any) -> Tensor:
         if isinstance(operands, Tensor) and not operands.ndim:
             raise OperandTypeError(f"{declared.name} takes a sequence of tensors, not the scalar {describe(operands)}")
-        if len(args) > len(names) or not defaults.keys() >= kwargs.keys():
+        if len(args) > len(names) or not kwargs.keys() <= set(names[len(args) :]):
             inspect.signature(declared.forward).bind(operands, *args, **kwargs)  # raises Python's own TypeError
         params = {**defaults, **dict(zip(names, args, strict=False)), **kwargs}
         return record(declared, operands, params)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 ArrayLike: TypeAlias = "Tensor | npt.ArrayLike"
 """What operations accept: a Tensor, or anything `np.asarray` makes an array of numbers of."""
 
-NO_PARAMS: Mapping[str, Any] = MappingProxyType({})
+NO_PARAMS: Mapping[str, Any] = {}
 PYTHON_NUMBERS = frozenset({float, int, bool})
 
 
@@ -59,6 +58,7 @@ class Tensor:
     __slots__ = (
         "__weakref__",
         "_name",
+        "_timed",
         "first",
         "grad",
         "others",
@@ -86,6 +86,7 @@ class Tensor:
         self.params = params
         self.requires_grad = requires_grad
         self.grad: Any = None
+        self._timed: bool | None = None  # what depends_on_time found; operands never change
         self._name: tuple[str, str | None] | None = None  # with the place where it was given
 
     @property
@@ -190,20 +191,22 @@ class Tensor:
     is_new_at_every_timestep = False
     """Whether nodes of this class bring a new value into every timestep, as inputs and states do."""
 
-    def varies(self) -> bool:
-        """Whether it depends on an input or a state, and so has a value per timestep once unrolled."""
-        if self.first is None:
-            return self.is_new_at_every_timestep
-        seen: set[Tensor] = {self}
-        stack = [self]
-        while stack:
-            node = stack.pop()
-            if node.is_new_at_every_timestep:
-                return True
-            new = [operand for operand in node.operands if operand not in seen]
-            seen.update(new)
-            stack += new
-        return False
+    def depends_on_time(self) -> bool:
+        """Whether an input or a state is behind it, so that it is computed anew when the network runs."""
+        if self._timed is None:
+            seen: set[Tensor] = {self}
+            stack = [self]
+            while stack:
+                node = stack.pop()
+                if node.is_new_at_every_timestep or node._timed:
+                    self._timed = True
+                    return True
+                new = [x for x in node.operands if x not in seen and x._timed is not False]
+                seen.update(new)
+                stack += new
+            for node in seen:
+                node._timed = False
+        return bool(self._timed)
 
     # --- what an array tells about itself ----------------------------------------------------
 
@@ -236,6 +239,10 @@ class Tensor:
         """A copy of the value as an array."""
         return np.array(self.value)
 
+    def __format__(self, specification: str) -> str:
+        """A scalar formats as its number: f"{loss:.3f}"."""
+        return format(self.item(), specification) if specification and self.size == 1 else str(self)
+
     def __float__(self) -> float:
         return float(self.item())
 
@@ -254,9 +261,6 @@ class Tensor:
         if self.ndim == 0:
             raise OperandTypeError(f"{describe(self)} is a scalar and has no length")
         return self.shape[0]
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return iter([self[i] for i in range(len(self))])
 
     __hash__ = object.__hash__  # == compares elements, so sets and dictionaries go by identity
 
@@ -325,6 +329,7 @@ class Tensor:
         def __eq__(self, other: ArrayLike) -> Tensor: ...  # type: ignore[override]
         def __ne__(self, other: ArrayLike) -> Tensor: ...  # type: ignore[override]
         def __getitem__(self, index: Any) -> Tensor: ...
+        def __iter__(self) -> Iterator[Tensor]: ...
         def detach(self) -> Tensor: ...
         def astype(self, dtype: Any) -> Tensor: ...
         def exp(self) -> Tensor: ...

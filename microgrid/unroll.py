@@ -14,14 +14,13 @@ from microgrid.errors import (
     OperandError,
     SequenceError,
     TimestepError,
-    UnknownNameError,
-    did_you_mean,
 )
 from microgrid.graph import Graph, nodes_behind
 from microgrid.leaves import State
-from microgrid.ops.elementwise import positive
+from microgrid.ops.time import is_time_reduction
 from microgrid.primitive import record
-from microgrid.tensor import PYTHON_NUMBERS, ArrayLike, Tensor, describe, number_array
+from microgrid.sequences import initial_values, input_copies, number_of_steps
+from microgrid.tensor import ArrayLike, Tensor, describe
 
 
 class Unrolled:
@@ -70,7 +69,7 @@ class Unrolled:
         return self.static[node] if node in self.static else self.copies[node][t]
 
     def __contains__(self, key: object) -> bool:
-        return key in self.graph
+        return (key[0] if isinstance(key, tuple) else key) in self.graph
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.nodes)
@@ -89,7 +88,7 @@ class Unrolled:
         return self.copies[node] if node in self.copies else [self.static[node]]
 
     def values(self, key: str | Tensor) -> np.ndarray[Any, Any]:
-        """The values of a node at all timesteps: (time, *shape)."""
+        """The values of a node at all timesteps: (time, *shape); of a static node (1, *shape)."""
         arrays = [np.asarray(copy.value) for copy in self.over_time(key)]
         if len({array.shape for array in arrays}) > 1:
             raise SequenceError(
@@ -99,9 +98,16 @@ class Unrolled:
         return np.stack(arrays)
 
     def grads(self, key: str | Tensor) -> np.ndarray[Any, Any]:
-        """The gradients of a node at all timesteps: (time, *shape); zero where none arrived."""
+        """The gradients of a node at all timesteps: (time, *shape); zero where none arrived.
+
+        Raises GradientError before any `backward`.
+        """
+        copies = self.over_time(key)
+        outputs = [copy for output in self.graph.outputs for copy in self.over_time(output)]
+        if all(node.grad is None for node in [*outputs, *copies]):
+            raise GradientError("there are no gradients yet: call dag.backward() first")
         return np.stack(
-            [np.zeros(copy.shape) if copy.grad is None else np.asarray(copy.grad) for copy in self.over_time(key)]
+            [np.zeros(copy.shape, copy.dtype) if copy.grad is None else np.asarray(copy.grad) for copy in copies]
         )
 
     @property
@@ -121,6 +127,11 @@ class Unrolled:
             after[self.graph.names[state]] = self.over_time(node)[-1].value
         return after
 
+    @property
+    def outputs(self) -> list[Tensor]:
+        """The outputs with one value for the whole sequence."""
+        return [self.static[output] for output in self.graph.outputs if output in self.static]
+
     def backward(self, gradient: Any = None) -> None:
         """Backpropagation through time: plain reverse mode from the output over all timesteps.
 
@@ -132,6 +143,9 @@ class Unrolled:
         Source: P. J. Werbos, Backpropagation through time: what it does and how to do it,
         Proc. IEEE 78 (1990).
         """
+        if len(self.graph.outputs) > 1:
+            names = ", ".join(repr(self.graph.names[output]) for output in self.graph.outputs)
+            raise GradientError(f"the graph has several outputs, {names}: say which, as in dag['loss'].backward()")
         output = self.graph.output
         if output in self.copies:
             name = self.graph.names[output]
@@ -154,14 +168,14 @@ class Unrolled:
     def __repr__(self) -> str:
         per_step = len(self.copies)
         return (
-            f"Unrolled({self.steps} steps × {per_step} nodes + {len(self.static)} shared nodes, "
-            f"of which {len(self.graph.parameters)} parameters)"
+            f"Unrolled({self.steps} steps × {per_step} nodes + {len(self.static)} shared nodes; "
+            f"parameters: {', '.join(self.graph.names[p] for p in self.graph.parameters) or 'none'})"
         )
 
 
 def unroll(
     graph: Graph,
-    sequences: Mapping[str, Sequence[ArrayLike] | ArrayLike],
+    sequences: Mapping[Any, Sequence[ArrayLike] | ArrayLike] | None = None,
     *,
     steps: int | None = None,
     initial: Mapping[Any, ArrayLike] | None = None,
@@ -200,13 +214,15 @@ def unroll(
     >>> u.grad, dag["x", 0].grad
     (1.0, 0.25)
     """
-    sequences = {graph.names.get(key, "") if isinstance(key, Tensor) else key: x for key, x in sequences.items()}
+    sequences = {
+        graph.names.get(key, "") if isinstance(key, Tensor) else key: x for key, x in (sequences or {}).items()
+    }
     steps = number_of_steps(graph, sequences, steps)
     static: dict[Tensor, Tensor] = {}
     copies: dict[Tensor, list[Tensor]] = {
         node: input_copies(node, graph.names[node], sequences.get(graph.names[node]), steps) for node in graph.inputs
     }
-    starts = initial_values(graph, initial or {})
+    starts = initial_values(graph, {} if initial is None else initial)
 
     def start(state: State) -> Tensor:
         return starts[state] if state in starts else static[state.initial]
@@ -282,15 +298,23 @@ def compute_static(
 ) -> Tensor:
     """The one copy of a static operation; a reduction over time reads every timestep."""
     assert node.primitive is not None
-    if node.primitive.over_time:
+    if node.primitive.over_time is not None:
         (operand,) = node.operands
         operands = node.primitive.over_time(copies[operand] if operand in copies else [static[operand]] * steps)
     else:
         operands = [static[operand] for operand in node.operands]
     made = record(node.primitive, operands, node.params)
+    unchanged = all(new is old for new, old in zip(operands, node.operands, strict=False))
+    if unchanged and not is_time_reduction(node) and same_value(made.value, node.value):
+        return node  # no parameter behind it has changed since it was recorded: gradients reach the user's own node
     if node.name is not None:
         made._name = (node.name, None)
     return made
+
+
+def same_value(a: Any, b: Any) -> bool:
+    """Whether two values are equal element by element, NaN to NaN."""
+    return np.shape(a) == np.shape(b) and bool(np.all((a == b) | ((a != a) & (b != b))))
 
 
 def check_causal(component: list[Tensor]) -> None:
@@ -302,123 +326,3 @@ def check_causal(component: list[Tensor]) -> None:
                 f"{describe(node)} stands inside the cycle {path}: its value needs every timestep, and every timestep "
                 "needs its value. Reduce over time outside the cycle."
             )
-
-
-def number_of_steps(graph: Graph, sequences: Mapping[str, Any], steps: int | None) -> int:
-    """How many timesteps to unroll, from the sequences or from `steps`."""
-    expected = [graph.names[node] for node in graph.inputs]
-    for name in sequences:
-        if name not in expected:
-            raise UnknownNameError(f"the graph has no input {name!r}. {did_you_mean(name, expected)}")
-    missing = [name for name in expected if name not in sequences]
-    if sequences and missing:
-        raise SequenceError(
-            f"no sequence was given for the input {', '.join(map(repr, missing))} (given: {', '.join(sequences)}). "
-            "Give all inputs a sequence, or only steps= to use the example values."
-        )
-    lengths = {name: length_of(name, sequence) for name, sequence in sequences.items()}
-    if len(set(lengths.values())) > 1:
-        found = ", ".join(f"{name!r} has {n} timesteps" for name, n in lengths.items())
-        raise SequenceError(f"sequences differ in length: {found}")
-    if steps is None:
-        if not lengths:
-            hint = ", ".join(f"{name}=..." for name in expected)
-            with_sequences = f"unroll({hint}) with sequences, or " if expected else ""
-            raise SequenceError(f"how many timesteps? Call {with_sequences}unroll(steps=4)")
-        steps = next(iter(lengths.values()))
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer):
-        raise SequenceError(f"steps is a whole number, not {steps!r}")
-    empty = next((name for name, n in lengths.items() if n == 0), None)
-    if empty is not None:
-        raise SequenceError(f"the sequence of {empty!r} is empty: it takes at least one timestep")
-    if steps < 1:
-        raise SequenceError(f"steps is at least 1, not {steps}")
-    for name, n in lengths.items():
-        if n < steps:
-            raise SequenceError(f"{name!r} has {n} timesteps, fewer than steps={steps}")
-    return int(steps)
-
-
-def length_of(name: str, sequence: Any) -> int:
-    """How many timesteps a sequence has."""
-    is_array = isinstance(sequence, Tensor | np.ndarray | np.generic)
-    if isinstance(sequence, str | Mapping) or (sequence.ndim == 0 if is_array else not hasattr(sequence, "__len__")):
-        raise SequenceError(
-            f"{name!r} takes a sequence, with one value per timestep along its first axis, not the single {sequence!r}"
-        )
-    return len(sequence)
-
-
-def input_copies(node: Tensor, name: str, sequence: Any, steps: int) -> list[Tensor]:
-    """The leaves that an input becomes, one per timestep."""
-    if isinstance(sequence, np.ndarray):
-        sequence = np.array(sequence)  # the record's own: the user may reuse a buffer
-    elif isinstance(sequence, Tensor):
-        sequence = timesteps_of(sequence)
-    copies = []
-    for t in range(steps):
-        leaf = given_value(node, f"timestep {t} of {name!r}", node.value if sequence is None else sequence[t])
-        if not same_but_for_batch(leaf, node):
-            whole = f"(time, {', '.join(map(str, node.shape))})" if node.shape else "(time,)"
-            raise SequenceError(
-                f"the input {name!r} has shape {node.shape} at each timestep, but timestep {t} of its sequence has "
-                f"shape {leaf.shape}. A sequence has shape {whole}, where only the batch, the first axis of a "
-                "timestep, may be another."
-            )
-        leaf._name = (f"{name}[{t}]", None)
-        copies.append(leaf)
-    return copies
-
-
-def timesteps_of(sequence: Tensor) -> list[Tensor]:
-    """The timesteps of a Tensor, by halving: its gradient is put together in T log T, not T², copied numbers."""
-    parts = [sequence]
-    while len(parts) < len(sequence):
-        parts = [
-            half
-            for part in parts
-            for half in ([part] if len(part) == 1 else [part[: len(part) // 2], part[len(part) // 2 :]])
-        ]
-    return [part[0] for part in parts]
-
-
-def same_but_for_batch(given: Tensor, recorded: Tensor) -> bool:
-    """Whether two shapes agree in rank and in all axes but the first."""
-    return given.ndim == recorded.ndim and given.shape[1:] == recorded.shape[1:]
-
-
-def given_value(node: Tensor, what: str, value: Any) -> Tensor:
-    """A value given for an input or a state, as a node of its own in the kind and dtype of the example."""
-    if not isinstance(value, Tensor) and type(value) not in PYTHON_NUMBERS:
-        value = number_array(value)
-    dtype = value.dtype if isinstance(value, Tensor | np.ndarray | np.generic) else np.result_type(type(value))
-    if dtype != node.dtype and not np.can_cast(dtype, node.dtype, "same_kind"):
-        raise SequenceError(
-            f"{what} holds {dtype}, but the network was recorded with {node.dtype} there. "
-            "Record it with an example of that kind, such as 0.0 instead of 0."
-        )
-    if isinstance(value, Tensor):  # the user's own tensor keeps its name, and receives its gradient
-        return positive(value) if dtype == node.dtype else value.astype(node.dtype)
-    if type(node.value) in PYTHON_NUMBERS and np.ndim(value) == 0:
-        value = type(node.value)(value)
-    elif dtype != node.dtype:
-        value = np.asarray(value).astype(node.dtype)
-    return Tensor(value, requires_grad=node.requires_grad)
-
-
-def initial_values(graph: Graph, initial: Mapping[Any, ArrayLike]) -> dict[Tensor, Tensor]:
-    """The nodes from which states start where `initial` says so."""
-    starts: dict[Tensor, Tensor] = {}
-    if not isinstance(initial, Mapping):
-        raise SequenceError(f"initial maps names of states to values, as in initial={{'h': ...}}, not {initial!r:.60}")
-    names = [graph.names[state] for state in graph.states]
-    for key, value in initial.items():
-        name = graph.names.get(key) if isinstance(key, Tensor) else key
-        if name not in names:
-            raise UnknownNameError(f"the graph has no state {key!r}. {did_you_mean(key, names)}")
-        state = graph.find(name)
-        value = given_value(state, f"initial[{name!r}]", np.array(value) if isinstance(value, np.ndarray) else value)
-        if not same_but_for_batch(value, state):
-            raise SequenceError(f"initial[{name!r}] has shape {value.shape}, but the state has shape {state.shape}")
-        starts[state] = value
-    return starts

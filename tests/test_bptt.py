@@ -764,3 +764,51 @@ def test_backward_with_a_seed_of_the_shape_of_the_output():
     stacked.backward(seed)
     assert np.abs(stacked.grads("x")[:4]).min() > 0
     assert np.abs(stacked.grads("x")[4:]).max() == 0
+
+
+# --- gradients of gradients through the unrolled graph ------------------------------------------------
+
+
+def cubed(w):
+    h = mg.state(1.0, name="h")
+    h.next = h * w
+    return mg.Graph(mg.last(h.next)).unroll(steps=3).output
+
+
+def test_second_derivative_through_unroll():
+    assert mg.grad(cubed)(2.0) == pytest.approx(12.0)
+    assert mg.grad(mg.grad(cubed))(2.0) == pytest.approx(12.0)
+    assert float(mg.grad(cubed)(mg.tensor(2.0))) == pytest.approx(12.0)
+
+
+def test_hessian_through_unroll_equals_that_of_a_plain_loop():
+    U0, x = 0.3 * np.random.default_rng(0).normal(size=(2, 2)), np.array([[0.5, -1.0]])
+
+    def unrolled(U):
+        h = mg.state(np.zeros((1, 2)), name="h")
+        h.next = mg.tanh(h @ U + x)
+        return mg.Graph(mg.sum(mg.last(h.next) ** 2)).unroll(steps=4).output
+
+    def loop(U):
+        h = mg.tensor(np.zeros((1, 2)))
+        for _ in range(4):
+            h = mg.tanh(h @ U + x)
+        return mg.sum(h**2)
+
+    hessian = mg.jacobian(mg.grad(unrolled))(U0)
+    assert np.abs(hessian).max() > 0.1
+    np.testing.assert_allclose(hessian, mg.jacobian(mg.grad(loop))(U0), rtol=1e-10)
+
+
+def test_static_operation_is_the_users_own_node_until_a_parameter_changes():
+    W, x = mg.parameter(np.ones(2), name="W"), mg.input(np.ones(2), name="x")
+    M = mg.tanh(W * 2.0).named("M")
+    net = mg.Graph(mg.time_sum(mg.sum(x * M)))
+    dag = net.unroll(steps=3)
+    assert dag["M"] is M
+    dag.backward()
+    np.testing.assert_allclose(M.grad, [3.0, 3.0])
+    W.value = np.full(2, 0.5)
+    again = net.unroll(steps=3)
+    assert again["M"] is not M
+    np.testing.assert_allclose(again["M"].value, np.tanh([1.0, 1.0]))

@@ -20,6 +20,7 @@ LAYERS = [
     ["leaves"],
     ["graph"],
     ["cycles"],
+    ["sequences"],
     ["unroll"],
     ["functional"],
     ["check", "optim"],

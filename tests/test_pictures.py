@@ -393,3 +393,50 @@ def test_something_else_is_refused():
 
 def test_sixty_four_timesteps_draw():
     assert len(viz.draw(lstm().unroll(steps=64)).scene.frames) == 64
+
+
+def test_what_is_no_network_of_its_own_is_drawn_as_an_ordinary_graph():
+    net = scalar()
+    dag = mg.Graph(mg.last(net.output)).unroll(x=[1.0, 2.0])
+    assert not viz.draw(dag.output).scene.frames
+    assert len(viz.draw(mg.tensor(2.0)).scene.boxes) == 1
+
+
+def test_a_computed_start_is_drawn_with_its_way_to_the_state():
+    h0 = mg.parameter(np.zeros(3), name="h0")
+    h = mg.state(mg.tanh(h0), name="h")
+    h.next = mg.tanh(h * 2.0)
+    net = mg.Graph(h.next)
+    for picture in (viz.draw(net), viz.draw(net.unroll(steps=2))):
+        assert {"h0", "tanh"} <= set(texts(picture))
+        start, state = node_id(net, h.initial), node_id(net, h, 0)
+        assert f"{start}->{state}" in titles(picture, "edge")
+
+
+def test_a_start_that_was_replaced_is_not_drawn_as_the_start():
+    h = mg.state(mg.parameter(np.zeros(3), name="h0"), name="h")
+    h.next = mg.tanh(h)
+    assert "h0" not in texts(viz.draw(mg.Graph(h.next).unroll(steps=2, initial={"h": np.ones(3)})))
+
+
+def test_what_other_threads_write_to_stderr_meanwhile_is_passed_on(capfd):
+    with viz.render.graphviz_messages() as messages:
+        os.write(2, b"a progress bar\nWarning: of Graphviz\n")
+    assert capfd.readouterr().err == "a progress bar\n"
+    assert messages() == "Warning: of Graphviz\n"
+
+
+def test_labels_in_svg_are_centred_on_their_node_whatever_the_font():
+    for group in svg_groups(viz.draw(rnn()), "node"):
+        anchors = {text.get("text-anchor") for text in group.iter(f"{SVG}text")}
+        assert anchors == {"middle"}
+
+
+def test_a_png_too_large_to_open_is_refused_with_advice():
+    with pytest.raises(viz.RenderError, match=r"\.svg"):
+        viz.draw(scalar().unroll(steps=600)).render("png")
+
+
+def test_nothing_to_unroll_is_said():
+    with pytest.raises(TypeError, match=r"viz\.draw"):
+        viz.before_after(mg.Graph(mg.tanh(mg.parameter(1.0, name="w"))))

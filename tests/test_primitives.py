@@ -389,6 +389,7 @@ def gelu_in_numpy(x):
 CASES: dict[str, list[st.SearchStrategy[Problem]]] = {
     "absolute": [unary(mg.absolute, np.absolute, off_zero)],
     "add": [binary(mg.add, np.add)],
+    "abs": [unary(mg.abs, np.abs)],
     "astype": [unary(lambda x: mg.astype(x, x.dtype), lambda x: x.astype(x.dtype))],
     "broadcast_to": [broadcast_to_problem()],
     "clip": [clip_problem()],
@@ -463,7 +464,13 @@ WITHOUT_GRADIENT = {
     "sign": np.sign,
 }
 
-RECORDED_AS = {"clip": "clip_between", "permute": "transpose", "split": "getitem"}
+RECORDED_AS = {
+    "abs": "absolute",
+    "astype": "to_floats",
+    "clip": "clip_between",
+    "permute": "transpose",
+    "split": "getitem",
+}
 
 each_case = pytest.mark.parametrize(
     "problems",

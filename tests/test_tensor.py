@@ -1,7 +1,9 @@
 """Tensor as NumPy and Python users meet it: operators, methods, dtypes, names, recording, gradients on leaves."""
 
+import copy
 import math
 import operator
+import pickle
 import threading
 
 import numpy as np
@@ -639,3 +641,92 @@ def test_equality_compares_elements():
     equal = mg.tensor([1.0, 2.0]) == mg.tensor([1.0, 3.0])
     assert isinstance(equal, mg.Tensor)
     assert equal.value.tolist() == [True, False]
+
+
+# --- what newcomers tried -----------------------------------------------------------------------------
+
+
+def test_operands_may_be_given_by_keyword():
+    a, b = mg.tensor([1.0, 2.0]), mg.tensor([3.0, 4.0])
+    mg.sum(mg.where(np.array([True, False]), x=a, y=b)).backward()
+    assert (a.grad.tolist(), b.grad.tolist()) == ([1.0, 0.0], [0.0, 1.0])
+    with pytest.raises(TypeError):
+        mg.sum(a, 0, axis=0)
+
+
+def test_pytorch_s_dim_is_answered_with_axis():
+    with pytest.raises(TypeError, match=r"mean.*dim.*axis"):
+        mg.tensor([1.0]).mean(dim=0)
+
+
+def test_no_grad_inside_a_network_holds_in_every_timestep():
+    W, V, x = mg.parameter(2.0, name="W"), mg.parameter(3.0, name="V"), mg.input(1.0, name="x")
+    with mg.no_grad():
+        y = x * W
+    dag = mg.Graph(mg.time_sum(y * V)).unroll(x=[1.0, 2.0])
+    dag.backward()
+    assert W.grad is None
+    assert V.grad == 6.0
+
+
+def test_detached_parameter_is_read_anew_by_every_unroll():
+    W, x = mg.parameter(2.0, name="W"), mg.input(1.0, name="x")
+    net = mg.Graph(mg.time_sum(x * W.detach()))
+    W.value = 100.0
+    assert net.unroll(x=[1.0, 1.0]).output.value == 200.0
+
+
+def test_bitwise_operators_are_for_booleans():
+    assert (mg.tensor([True, True]) & np.array([True, False])).value.tolist() == [True, False]
+    with pytest.raises(TypeError, match=r"& is for booleans.*logical_and"):
+        mg.tensor([6, 5]) & 3
+
+
+def test_nothing_flows_through_integers():
+    x = mg.tensor([2.6])
+    y = x.astype(int)
+    assert not y.requires_grad
+    assert y.value.tolist() == [2]
+
+
+def test_infinite_slopes_are_masked_not_multiplied():
+    x = mg.tensor([0.0, 1.0])
+    with pytest.warns(RuntimeWarning):
+        mg.sum(mg.sqrt(mg.relu(x))).backward()
+    assert x.grad.tolist() == [0.0, 0.5]
+
+
+def test_a_leaf_can_be_copied_and_pickled():
+    W = mg.parameter(np.ones(3), name="W")
+    for twin in (copy.deepcopy(W), pickle.loads(pickle.dumps(W))):
+        assert (twin.name, twin.value.tolist()) == ("W", [1.0, 1.0, 1.0])
+        twin.value[0] = 5.0
+    assert W.value[0] == 1.0
+
+
+def test_scalars_format_as_numbers():
+    assert f"{mg.tensor(1.23456):.2f}" == "1.23"
+
+
+def test_none_is_equal_to_no_tensor():
+    assert (mg.tensor(1.0) == None) is False  # noqa: E711
+    assert mg.tensor(1.0) != None  # noqa: E711
+
+
+def test_numpy_s_names_of_clip_s_bounds():
+    assert np.clip(mg.tensor([-1.0, 2.0]), a_min=0, a_max=1).value.tolist() == [0.0, 1.0]
+
+
+def test_iterating_gives_rows_that_pass_their_gradients_back():
+    x = mg.tensor(np.arange(6.0).reshape(3, 2))
+    first, _, last = x
+    mg.sum(first * 2 + last).backward()
+    assert x.grad.tolist() == [[2.0, 2.0], [0.0, 0.0], [1.0, 1.0]]
+
+
+def test_asking_whether_a_long_history_depends_on_time_is_asked_once():
+    h = mg.tensor(1.0)
+    for _ in range(30_000):
+        h = h * 1.0
+        h.detach()
+    assert not h.depends_on_time()

@@ -30,7 +30,7 @@ class Show:
 def acyclic_scene(outputs: Sequence[Tensor], show: Show) -> Scene:
     """An ordinary graph, computation flowing upwards."""
     graph = Graph(*outputs)
-    ids = {node: f"n{i}" for i, node in enumerate(graph.nodes) if not is_folded(node)}
+    ids = {node: f"n{i}" for i, node in enumerate(graph.nodes) if not is_folded(node) or node in graph.outputs}
     contents = {}
     for node in ids:
         kind = "output" if any(node is output for output in outputs) and node.operands else looks(node)

@@ -86,7 +86,7 @@ def content(
         operation = operation_text(node, operands)
         first = f"{own} = {operation}" if own else operation
     lines: list[Line] = [(shortened(first), theme.MAIN_SIZE)]
-    shape = " × ".join(map(str, node.shape))
+    shape = " × ".join(map(str, node.shape)) if node.ndim != 1 else f"({node.shape[0]},)"
     if shape:
         lines.append((shape, theme.SMALL_SIZE))
     if values:
@@ -106,6 +106,8 @@ def operation_text(node: Tensor, names: Sequence[str | None] = ()) -> str:
     """The operation's sign, with plain numbers and short names of its operands: "+ 1", "h @ U", "tanh"."""
     primitive = node.primitive
     assert primitive is not None
+    if "·" in primitive.label and len(node.operands) == 1 and names and names[0] and len(names[0]) <= LONGEST_OPERAND:
+        return primitive.label.replace("(·)", names[0]).replace("·", names[0])
     if primitive.name == "getitem":
         return f"[{index_text(node.params['template'])}]"
     if len(node.operands) == 2 and not primitive.over_time:

@@ -162,6 +162,7 @@ def lay_out_step(plan: Plan, sizes: Mapping[Tensor, Size], reduced: Sequence[Ten
     order: nx.DiGraph[str] = nx.DiGraph()  # lower → higher; a state counts as its next, beside which it stands
     order.add_nodes_from(names.values())
     from_states = []
+    below = set(plan.below)
     for node in plan.varying:
         if isinstance(node, State):
             continue
@@ -173,7 +174,7 @@ def lay_out_step(plan: Plan, sizes: Mapping[Tensor, Size], reduced: Sequence[Ten
                 order.add_edge(names[operand], names[node])
                 edges.append(Edge(id, names[operand], names[node]))
             elif operand in ports:
-                high = operand not in set(plan.below)
+                high = operand not in below
                 (used_high if high else used_low)[ports[operand]] = None
                 edges.append(Edge(id, ports[operand], names[node], backwards=high))
     for state in plan.graph.states:

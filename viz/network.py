@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from microgrid.leaves import State
+from microgrid.ops.time import is_time_reduction
 from microgrid.tensor import Tensor
 from microgrid.unroll import Unrolled
 from viz import theme
@@ -50,10 +51,6 @@ def timesteps_read(node: Tensor, steps: int) -> list[int]:
     """Which timesteps a reduction over time reads."""
     every = list(range(steps))
     return every if node.primitive is None or node.primitive.over_time is None else node.primitive.over_time(every)
-
-
-def reads_time(node: Tensor) -> bool:
-    return node.primitive is not None and node.primitive.over_time is not None
 
 
 def box(id: str, what: Content, at: Point, size: tuple[float, float] | None = None) -> Box:
@@ -189,7 +186,7 @@ class Network:
             if operand in inside
         ]
         contents = {self.id(node): self.write(node, 0) for node in nodes}
-        reductions = [self.id(node) for node in nodes if not inside.intersection(node.operands) and reads_time(node)]
+        reductions = [self.id(n) for n in nodes if is_time_reduction(n) and not inside.intersection(n.operands)]
         found = lay_out({id: c.size for id, c in contents.items()}, edges, lowest=reductions)
         xs = [x for x, _ in found.at.values()]
         dx = self.middle - (min(xs) + max(xs)) / 2
@@ -203,23 +200,33 @@ class Network:
 
     def place_starts(self) -> None:
         """Learnable initial values, left of the first timestep at the height of their state."""
+        starts = set(self.plan.starts)
         for state in self.graph.states:
             start = state.initial
-            if start in set(self.plan.starts) and self.id(start) not in self.scene.boxes:
+            if not self.starts_at(state):
+                continue
+            if start in starts and self.id(start) not in self.scene.boxes:
                 what = self.write(start, 0)
                 x = self.step.left + self.offset(0) - 1.3 * theme.STEP_GAP - self.loop_room - what.size[0] / 2
-                self.scene.add(box(self.id(start), what, (x, self.box_of(state).y)))
+                self.scene.add(box(self.id(start), what, (x, self.box_of(state).y - self.start_below)))
             if self.id(start) in self.scene.boxes:
                 self.connect_start(self.box_of(start), self.box_of(state))
 
     loop_room = 0.0
+    start_below = 0.0
+    """How much lower than its state a start stands, to keep clear of the delay that comes in there."""
+
+    def starts_at(self, state: State) -> bool:
+        """Whether the picture's first timestep starts from the state's own initial value."""
+        return True
 
     def connect_start(self, start: Box, state: Box) -> None:
-        if abs(start.y - state.y) < 1:
-            route = straight(start.right, state.left)
-        else:
-            turn = self.step.left + self.offset(0) - theme.STEP_GAP / 2
-            route = rounded([start.left, (turn, start.y), (turn, state.y), state.left], 10)
+        border = self.step.left + self.offset(0)
+        if start.x < border:
+            route = level(start.right, (state.x - 0.42 * state.width, state.y - self.start_below / 4))
+        else:  # a computed start, in the row below
+            turn, low = border - theme.STEP_GAP / 2, self.step.bottom - 12
+            route = rounded([start.top, (start.x, low), (turn, low), (turn, state.y), state.left], 10)
         self.scene.wire(start.id, state.id, "weight", route)
 
     def connect_shared(self) -> None:
@@ -298,6 +305,7 @@ class RolledNetwork(Network):
     """One timestep, its delays going back around it."""
 
     LOOP_GAP = 12.0
+    start_below = 34.0
 
     def __init__(self, the_plan: Plan, step: StepLayout, contents: dict[Tensor, Content]) -> None:
         super().__init__(the_plan, step, 1)
@@ -345,6 +353,7 @@ class UnrolledNetwork(Network):
 
     def __init__(self, the_plan: Plan, step: StepLayout, dag: Unrolled, contents: dict[Tensor, list[Content]]) -> None:
         super().__init__(the_plan, step, dag.steps)
+        self.dag = dag
         self.contents = contents
         self.sizes = {node: largest(each) for node, each in contents.items()}
 
@@ -353,6 +362,9 @@ class UnrolledNetwork(Network):
 
     def size(self, node: Tensor) -> tuple[float, float]:
         return self.sizes[node]
+
+    def starts_at(self, state: State) -> bool:
+        return self.dag.copies[state][0].operands[0] is self.dag.static.get(state.initial)
 
     def frame_label(self, t: int) -> str:
         return f"t = {t}"

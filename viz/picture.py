@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
 from microgrid.errors import MicrogridError, OperandTypeError
 from microgrid.graph import Graph
-from microgrid.leaves import State
+from microgrid.ops.time import is_time_reduction
 from microgrid.tensor import Tensor
 from microgrid.unroll import Unrolled
 from viz.arrange import Show, acyclic_scene, before_after_scene, rolled_scene, unrolled_scene
 from viz.dot import to_dot
 from viz.render import render
 from viz.scene import Scene
+from viz.svg import centred
 
 FORMATS = {".svg": "svg", ".png": "png", ".pdf": "pdf", ".dot": "dot", ".gv": "dot"}
 
@@ -43,7 +44,8 @@ class Picture:
         """The picture as "svg", "png", "pdf" or "dot"."""
         if format == "dot":
             return self.source.encode()
-        return render(self.source, format)
+        data = render(self.source, format)
+        return centred(data) if format == "svg" else data
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the picture; the suffix decides the format: .svg, .png, .pdf, .dot.
@@ -80,16 +82,16 @@ class Picture:
 
 def write_whole(target: Path, data: bytes) -> None:
     """Write to a temporary file beside the target, then rename: a reader never sees half a file."""
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:40]}-")
+    temporary = target.with_name(f".{target.name[:40]}-{uuid.uuid4().hex}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise type(error)(error.errno, error.strerror or str(error), str(target)) from None
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -124,13 +126,9 @@ def draw(what: Graph | Unrolled | Tensor, *, values: bool = False, gradients: bo
         what = Graph(what)
     if not isinstance(what, Graph):
         raise OperandTypeError(f"viz.draw takes a Graph, an unrolled graph or a Tensor, not {type(what).__name__}")
-    if any(isinstance(node, State) for node in what.nodes) or any(is_over_time(node) for node in what.nodes):
+    if what.states or any(is_time_reduction(node) and node.operands[0] in what.varying for node in what):
         return Picture(rolled_scene(what, show))
     return Picture(acyclic_scene(what.outputs, show))
-
-
-def is_over_time(node: Tensor) -> bool:
-    return node.primitive is not None and node.primitive.over_time is not None and len(node.operands) == 1
 
 
 def before_after(
@@ -160,5 +158,7 @@ def before_after(
     graph = Graph(net) if isinstance(net, Tensor) else net
     if not isinstance(graph, Graph):
         raise OperandTypeError(f"viz.before_after takes a Graph or a Tensor, not {type(net).__name__}")
+    if not graph.varying:
+        raise OperandTypeError("nothing in this graph changes over time, so there is nothing to unroll: use viz.draw")
     dag = graph.unroll(sequences, steps=steps)
     return Picture(before_after_scene(graph, dag, Show(values, gradients)))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from microgrid.graph import Graph
 from microgrid.leaves import Input, Parameter, State
+from microgrid.ops.time import is_time_reduction
 from microgrid.tensor import Tensor
 from viz.labels import Content, content, is_folded
 
@@ -74,13 +75,14 @@ def looks(node: Tensor) -> str:
         return "parameter"
     if node.primitive is None:
         return "leaf"
-    return "reduction" if node.primitive.over_time else "operation"
+    return "reduction" if is_time_reduction(node) else "operation"
 
 
 def plan(graph: Graph) -> Plan:
     """Sort the nodes of a recurrent network into the parts of its picture."""
     readers: dict[Tensor, list[Tensor]] = {node: [] for node in graph.nodes}
-    initial_only = {state.initial for state in graph.states}
+    initial = {state.initial for state in graph.states}
+    initial_only = {node for node in initial if not node.operands}
     for tail, head, kind in graph.edges():
         if kind == "operand":
             readers[tail].append(head)
@@ -91,13 +93,12 @@ def plan(graph: Graph) -> Plan:
 
     late: set[Tensor] = set()
     for node in graph.nodes:
-        over_time = node.primitive is not None and node.primitive.over_time
-        if node not in graph.varying and (over_time or any(x in late for x in node.operands)):
+        if node not in graph.varying and (is_time_reduction(node) or any(x in late for x in node.operands)):
             late.add(node)
     feeds: set[Tensor] = set()  # static nodes that timesteps read, directly or through static operations
     for node in reversed(graph.nodes):
         if node not in graph.varying and node not in late and node not in initial_only:
-            direct = any(reader in graph.varying for reader in readers[node]) or node in state_of
+            direct = any(reader in graph.varying for reader in readers[node]) or node in state_of or node in initial
             if direct or any(reader in feeds for reader in readers[node]):
                 feeds.add(node)
     height = heights(graph)

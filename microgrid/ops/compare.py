@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from microgrid.errors import OperandTypeError
+from microgrid.numpy_functions import NUMPY_FUNCTIONS
 from microgrid.primitive import primitive
+from microgrid.tensor import ArrayLike, Tensor, constant, describe
 
 
 @primitive(np.equal, label="=")
@@ -69,7 +73,7 @@ def greater_equal(x: Any, y: Any) -> Any:
     return x >= y
 
 
-@primitive(np.logical_and, np.bitwise_and, label="and")
+@primitive(np.logical_and, label="and")
 def logical_and(x: Any, y: Any) -> Any:
     """Whether both elements are true.
 
@@ -79,7 +83,7 @@ def logical_and(x: Any, y: Any) -> Any:
     return np.logical_and(x, y)
 
 
-@primitive(np.logical_or, np.bitwise_or, label="or")
+@primitive(np.logical_or, label="or")
 def logical_or(x: Any, y: Any) -> Any:
     """Whether either element is true.
 
@@ -89,7 +93,7 @@ def logical_or(x: Any, y: Any) -> Any:
     return np.logical_or(x, y)
 
 
-@primitive(np.logical_not, np.invert, label="not")
+@primitive(np.logical_not, label="not")
 def logical_not(x: Any) -> Any:
     """Whether each element is false.
 
@@ -97,3 +101,24 @@ def logical_not(x: Any) -> Any:
     [False, True]
     """
     return np.logical_not(x)
+
+
+def of_booleans(symbol: str, logical: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The operator `&`, `|` or `~`: logic on booleans, as in NumPy; on integers NumPy's would work on bits."""
+
+    def operation(*operands: ArrayLike) -> Tensor:
+        nodes = [constant(operand) for operand in operands]
+        for node in nodes:
+            if node.dtype != np.bool_:
+                raise OperandTypeError(
+                    f"{symbol} is for booleans, but {describe(node)} holds {node.dtype}; "
+                    f"mg.{logical.__name__} takes any numbers"
+                )
+        return logical(*nodes)
+
+    return operation
+
+
+bitwise_and = NUMPY_FUNCTIONS[np.bitwise_and] = of_booleans("&", logical_and)
+bitwise_or = NUMPY_FUNCTIONS[np.bitwise_or] = of_booleans("|", logical_or)
+invert = NUMPY_FUNCTIONS[np.invert] = of_booleans("~", logical_not)

@@ -53,7 +53,7 @@ def divide(x: Any, y: Any) -> Any:
     return x / y
 
 
-@primitive(np.negative, vjp=lambda g, out, x: -g, label="−x")
+@primitive(np.negative, vjp=lambda g, out, x: -g, label="−(·)")
 def negative(x: Any) -> Any:
     """Each element with the other sign.
 
@@ -65,7 +65,7 @@ def negative(x: Any) -> Any:
 
 def python_power(x: float, y: float) -> float:
     """`x ** y` on Python numbers; never complex, as in NumPy."""
-    return math.pow(x, y) if x < 0 else x**y
+    return math.pow(x, y) if x < 0 and type(y) is float else x**y
 
 
 def power_vjp_x(g: Any, out: Any, x: Any, y: Any) -> Any:
@@ -76,7 +76,6 @@ def power_vjp_x(g: Any, out: Any, x: Any, y: Any) -> Any:
 
 @primitive(
     np.power,
-    np.float_power,
     vjp=(
         power_vjp_x,
         lambda g, out, x, y: g * np.where(x > 0, out, 0.0) * np.log(np.where(x > 0, x, 1.0)),
@@ -93,7 +92,7 @@ def power(x: Any, y: Any) -> Any:
     >>> mg.power(x, 2).backward(); x.grad
     6.0
     """
-    return np.asarray(x) ** y if type(x) is int and type(y) is int else x**y
+    return x**y
 
 
 @primitive(np.positive, vjp=lambda g, out, x: g, label="=")
@@ -106,13 +105,24 @@ def positive(x: Any) -> Any:
     return +x
 
 
-@primitive(vjp=lambda g, out, x, *, dtype: g)  # the gradient takes its operand's dtype by itself
-def astype(x: Any, dtype: Any = np.float64) -> Any:
+def astype(x: ArrayLike, dtype: Any = np.float64) -> Tensor:
     """The same values in another dtype; the gradient comes back in the dtype of `x`.
+
+    Nothing flows through integers and booleans.
 
     >>> mg.astype(mg.tensor([1.0, 2.0]), np.float32).dtype
     dtype('float32')
     """
+    return to_floats(x, dtype) if np.issubdtype(dtype, np.floating) else to_others(x, dtype)
+
+
+@primitive(vjp=lambda g, out, x, *, dtype: g, label="astype")  # the gradient takes its operand's dtype by itself
+def to_floats(x: Any, dtype: Any = np.float64) -> Any:
+    return np.asarray(x).astype(dtype)
+
+
+@primitive(label="astype")
+def to_others(x: Any, dtype: Any = np.int64) -> Any:
     return np.asarray(x).astype(dtype)
 
 
@@ -166,7 +176,7 @@ def sqrt(x: Any) -> Any:
     return np.sqrt(x)
 
 
-@primitive(np.square, vjp=lambda g, out, x: g * (2 * x), label="x²")
+@primitive(np.square, vjp=lambda g, out, x: g * (2 * x), label="(·)²")
 def square(x: Any) -> Any:
     """Square of each element.
 
@@ -176,7 +186,7 @@ def square(x: Any) -> Any:
     return x * x
 
 
-@primitive(np.absolute, np.fabs, vjp=lambda g, out, x: g * np.sign(x), scalar=abs, label="|x|")
+@primitive(np.absolute, np.fabs, vjp=lambda g, out, x: g * np.sign(x), scalar=abs, label="|·|")
 def absolute(x: Any) -> Any:
     """Absolute value of each element; its subgradient at 0 is taken as 0.
 
@@ -243,7 +253,14 @@ def sigmoid(x: Any) -> Any:
     return np.where(x >= 0, np.ones_like(e), e) / (1 + e)
 
 
-@primitive(vjp=lambda g, out, x: g * (x > 0), scalar=lambda x: type(x)(0) if x <= 0 else x)
+def where_true(condition: Any, g: Any) -> Any:
+    """A cotangent where `condition` holds and 0 elsewhere; g × condition would make nan of inf × 0."""
+    if type(condition) is bool:
+        return g if condition else 0.0
+    return np.where(condition, g, 0.0)
+
+
+@primitive(vjp=lambda g, out, x: where_true(x > 0, g), scalar=lambda x: type(x)(0) if x <= 0 else x)
 def relu(x: Any) -> Any:
     """The positive part max(x, 0) of each element; its subgradient at 0 is taken as 0.
 
@@ -372,11 +389,16 @@ def clip(x: ArrayLike, min: ArrayLike | None = None, max: ArrayLike | None = Non
     return clip_between(x, -math.inf if min is None else min, math.inf if max is None else max)
 
 
-NUMPY_FUNCTIONS[np.clip] = clip
+def numpy_clip(a: Any, a_min: Any = None, a_max: Any = None, **bounds: Any) -> Tensor:
+    """`clip` by NumPy's names of the bounds."""
+    return clip(a, bounds.pop("min", a_min), bounds.pop("max", a_max), **bounds)
+
+
+NUMPY_FUNCTIONS[np.clip] = numpy_clip
 
 
 @primitive(
-    vjp=(lambda g, out, x, low, high: g * ((x >= low) & (x <= high)), None, None),
+    vjp=(lambda g, out, x, low, high: where_true((x >= low) & (x <= high), g), None, None),
     scalar=lambda x, low, high: type(x)(low if x < low else high if x > high else x),
 )
 def clip_between(x: Any, low: Any, high: Any) -> Any:

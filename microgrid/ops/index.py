@@ -31,8 +31,18 @@ def fill(template: Any, indices: tuple[Any, ...]) -> Any:
 
 def scatter(g: Any, *indices: Any, shape: tuple[int, ...], template: Any) -> Any:
     out = np.zeros(shape, dtype=np.result_type(g))
-    np.add.at(out, fill(template, indices), g)
+    index = fill(template, indices)
+    if reads_once(index):
+        out[index] = g
+    else:
+        np.add.at(out, index, g)
     return out
+
+
+def reads_once(index: Any) -> bool:
+    """Whether an index is basic, so that it reads no element twice."""
+    parts = index if isinstance(index, tuple) else (index,)
+    return all(part is None or part is Ellipsis or type(part) in (slice, int) for part in parts)
 
 
 def getitem_vjp(g: Any, out: Any, operands: Any, *, template: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from microgrid.ops import compare, elementwise, index, linalg, reduce, shape
-from microgrid.primitive import primitive
+from microgrid.primitive import STOP_GRADIENT, record
 from microgrid.tensor import ArrayLike, Tensor
 
 
@@ -15,22 +15,22 @@ def swapped(function: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Tens
     return lambda x, y: function(y, x)
 
 
-@primitive(label="stop ∂")
-def stop_gradient(x: Any) -> Any:
-    return x
+def comparison(function: Callable[[Any, Any], Tensor]) -> Callable[[Any, Any], Any]:
+    """The operator of a comparison, which leaves None and text to Python: they are equal to no number."""
+    return lambda x, y: NotImplemented if y is None or isinstance(y, str) else function(x, y)
 
 
 def detach(x: Tensor) -> Tensor:
     """The same value, through which no gradient flows.
 
-    In a network that is being recorded it is an operation, computed anew at every timestep;
-    elsewhere a new leaf, so that the history behind `x` can be freed.
+    Of a leaf, and of anything that depends on an input or a state, it is an operation, computed anew
+    whenever the network runs; of anything else a new leaf, so that the history behind `x` can be freed.
 
     >>> x = mg.tensor(3.0)
     >>> (x * x.detach()).backward(); x.grad
     3.0
     """
-    return stop_gradient(x) if x.varies() else Tensor(x.value)
+    return record(STOP_GRADIENT, (x,)) if not x.operands or x.depends_on_time() else Tensor(x.value)
 
 
 def flatten(x: ArrayLike) -> Tensor:
@@ -41,8 +41,9 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "__neg__": elementwise.negative,
     "__pos__": elementwise.positive,
     "__abs__": elementwise.absolute,
-    "__invert__": compare.logical_not,
+    "__invert__": compare.invert,
     "__getitem__": index.getitem,
+    "__iter__": lambda x: iter(shape.unstack(x)),
     "reshape": lambda x, *sizes: shape.reshape(x, shape.one_sequence(sizes)),
     "transpose": lambda x, *axes: shape.transpose(x, shape.one_sequence(axes) if axes else None),
     "permute": shape.permute,
@@ -61,8 +62,8 @@ for symbol, function in {
     "truediv": elementwise.divide,
     "pow": elementwise.power,
     "matmul": linalg.matmul,
-    "and": compare.logical_and,
-    "or": compare.logical_or,
+    "and": compare.bitwise_and,
+    "or": compare.bitwise_or,
 }.items():
     OPERATORS[f"__{symbol}__"] = function
     OPERATORS[f"__r{symbol}__"] = swapped(function)
@@ -74,7 +75,7 @@ for symbol, function in {
     "eq": compare.equal,
     "ne": compare.not_equal,
 }.items():
-    OPERATORS[f"__{symbol}__"] = function
+    OPERATORS[f"__{symbol}__"] = comparison(function)
 NAMED_AS_THEIR_FUNCTION: tuple[Any, ...] = (
     elementwise.exp,
     elementwise.log,

@@ -194,6 +194,28 @@ def split(x: ArrayLike, indices_or_sections: int | Sequence[int], axis: int = 0)
 NUMPY_FUNCTIONS[np.split] = split
 
 
+def unstack(x: ArrayLike) -> list[Tensor]:
+    """The slices along the first axis, by halving: their adjoints copy T log T numbers, not T².
+
+    Raises
+    ------
+    OperandTypeError
+        If `x` is a scalar.
+
+    >>> [float(row) for row in mg.unstack(mg.tensor([1.0, 2.0, 3.0]))]
+    [1.0, 2.0, 3.0]
+    """
+    x = constant(x)
+    parts = [x] if len(x) else []
+    while len(parts) < len(x):
+        halves = []
+        for part in parts:
+            middle = len(part) // 2
+            halves += [part[:middle], part[middle:]] if middle else [part]
+        parts = halves
+    return [part[0] for part in parts]
+
+
 def one_sequence(items: tuple[Any, ...]) -> Any:
     """The arguments of a method that takes either several ints or one sequence of them."""
     return items[0] if len(items) == 1 and not isinstance(items[0], int | np.integer) else items

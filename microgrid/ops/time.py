@@ -56,6 +56,11 @@ TIME_STACK = reduction(
 )
 
 
+def is_time_reduction(node: Tensor) -> bool:
+    """Whether a node reads a value per timestep and has one for the whole sequence."""
+    return node.primitive is not None and node.primitive.over_time is not None
+
+
 def time_sum(x: ArrayLike) -> Tensor:
     """The sum of `x` over all timesteps: one value for the whole sequence, of the shape of `x`.
 
