@@ -110,7 +110,7 @@ def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     if not max_norm > 0:
         raise OperandError(f"clip_grad_norm needs max_norm > 0, not {max_norm}")
     held = [parameter for parameter in parameters if parameter.grad is not None]
-    largest = max((float(np.max(np.abs(parameter.grad), initial=0.0)) for parameter in held), default=0.0)
+    largest = float(np.max([np.max(np.abs(p.grad), initial=0.0) for p in held], initial=0.0))
     if not math.isfinite(largest):
         bad = next(p for p in held if not np.all(np.isfinite(p.grad)))
         raise NotFiniteError(f"the gradient of {describe(bad)} is not finite: lower the learning rate or clip earlier")

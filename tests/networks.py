@@ -102,10 +102,25 @@ def embedding() -> mg.Graph:
     return mg.Graph(loss=-mg.time_mean(mg.mean(scores[np.arange(2), token])))
 
 
+def static_operations() -> mg.Graph:
+    """Operations on a weight that are the same in every timestep, and a penalty on it."""
+    W, x = weight("W", 3, 3), mg.input(np.zeros((1, 3)), name="x")
+    h = mg.state(np.zeros((1, 3)), name="h")
+    h.next = mg.tanh(h @ mg.tanh(W) + x)
+    return mg.Graph(loss=mg.time_mean(mg.sum(h.next @ W.T)) + 0.1 * mg.sum(W**2))
+
+
+def computed_start() -> mg.Graph:
+    h = mg.state(mg.tanh(weight("h0", 1, 3)), name="h")
+    h.next = mg.tanh(h @ weight("U", 3, 3))
+    return mg.Graph(loss=mg.time_sum(mg.sum(mg.square(h.next))))
+
+
 NETWORKS: dict[str, Callable[[], mg.Graph]] = {
     network.__name__: network
     for network in (
         *(scalar, rnn, lstm, gru, stacked, delay_line, coupled),
         *(fed_back, learnable_start, normalised, odd_delays, embedding),
+        *(static_operations, computed_start),
     )
 }

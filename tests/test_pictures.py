@@ -48,7 +48,8 @@ def titles(picture, kind):
 def is_drawn(graph, node):
     """Plain numbers are written on the operations that read them; unnamed initial values are left out."""
     initial = any(state.initial is node for state in graph.states)
-    return not is_folded(node) and not (initial and node.name is None and type(node) is mg.Tensor)
+    unnamed_leaf = node.name is None and type(node) is mg.Tensor and not node.operands
+    return not is_folded(node) and not (initial and unnamed_leaf)
 
 
 def node_id(graph, node, t=None):
@@ -181,7 +182,9 @@ def test_a_node_stands_at_the_same_place_in_every_timestep(net):
             assert later[1].x - later[0].x == pytest.approx(later[0].x - box.x)
 
 
-@pytest.mark.parametrize("name", ["scalar", "rnn", "lstm", "gru", "stacked", "coupled", "fed_back", "embedding"])
+@pytest.mark.parametrize(
+    "name", ["scalar", "rnn", "lstm", "gru", "stacked", "coupled", "fed_back", "embedding", "static_operations"]
+)
 def test_a_state_stands_left_of_its_next_at_the_same_height_and_its_delay_runs_level(name):
     net = NETWORKS[name]()
     scene = viz.draw(net.unroll(steps=2)).scene

@@ -268,4 +268,22 @@ def lay_out_pairs(
             if abs(y - level) < 1 and name not in {state, following, *low, *high}
         ]
         rows.append([state, *sorted(beside, key=lambda name: found.at[name][0]), following])
-    return lay_out(sizes, edges, rows=rows, above=above, lowest=low, highest=high) if pairs else found
+    if not pairs:
+        return found
+    found = lay_out(sizes, edges, rows=rows, above=above, lowest=low, highest=high)
+
+    def misplaced(layout: Layout) -> int:
+        return sum(layout.at[state][0] > layout.at[following][0] for state, following in pairs)
+
+    if misplaced(found):  # dot does not always keep the order of a row: turn the picture round, or try another
+        again = lay_out(dict(reversed(list(sizes.items()))), edges, rows=rows, above=above, lowest=low, highest=high)
+        found = min([found, mirrored(found), again, mirrored(again)], key=misplaced)
+    return found
+
+
+def mirrored(layout: Layout) -> Layout:
+    """The layout with left and right exchanged."""
+    return Layout(
+        {name: (-x, y) for name, (x, y) in layout.at.items()},
+        {id: tuple((-x, y) for x, y in route) for id, route in layout.routes.items()},
+    )
