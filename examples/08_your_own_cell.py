@@ -111,8 +111,10 @@ def main() -> None:
     print(f"   mean squared error {float(dag.output):.4f}")
     gate = dag.values("forget")
     print("   forget gate of each unit, on average")
-    for where, mark in [("at the mark", 1), ("elsewhere", 0)]:
-        print(f"   {where:12}" + "".join(f"{opening:6.2f}" for opening in gate[marks == mark].mean(axis=0)))
+    at_the_mark, elsewhere = gate[marks == 1].mean(axis=0), gate[marks == 0].mean(axis=0)
+    for where, openings in [("at the mark", at_the_mark), ("elsewhere", elsewhere)]:
+        print(f"   {where:12}" + "".join(f"{opening:6.2f}" for opening in openings))
+    print(f"   {(at_the_mark > 1.5 * elsewhere).sum()} of {HIDDEN} units open wide at the mark and let the number in")
     assert float(dag.output) < guess / 4
 
 

@@ -90,3 +90,11 @@ def test_every_command_line_flag_is_in_the_readme():
     shown = subprocess.run([sys.executable, "-m", "microgrid", "--help"], capture_output=True, text=True, check=True)
     for flag in set(re.findall(r"--[a-z]+", shown.stdout)) - {"--help"}:
         assert flag in readme
+
+
+def test_documents_have_no_figures_left_to_fill_in():
+    for document in ROOT.glob("*.md"):
+        text = document.read_text(encoding="utf-8")
+        assert not re.findall(r"\b(?:TODO|FIXME|TBD|[A-Z]{2,}_[A-Z_]+)\b(?!=)", text), document
+            document
+        )

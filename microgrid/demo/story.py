@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 import time
 from dataclasses import dataclass
@@ -97,11 +98,17 @@ def tell(job: Job) -> float:
     else:
         say(f"Full BPTT: every epoch unrolls all {window} years, with a gradient from each year to all before it.")
     losses, norms = [], []
-    bar = tqdm(train(net, train_series, epochs=job.epochs, window=window), total=job.epochs, unit="epoch", desc="train")
+    bar = tqdm(
+        train(net, train_series, epochs=job.epochs, window=window),
+        total=job.epochs,
+        unit="epoch",
+        desc="train",
+        mininterval=0.1 if sys.stderr.isatty() else 5,  # seconds; a log file wants few lines
+    )
     for epoch in bar:
         losses.append(epoch.loss)
         norms.append(epoch.gradient_norm)
-        bar.set_postfix(loss=f"{epoch.loss:.4f}", gradient=f"{epoch.gradient_norm:.2f}")
+        bar.set_postfix(loss=f"{epoch.loss:.4f}", gradient=f"{epoch.gradient_norm:.2f}", refresh=False)
     say(f"Mean squared error {losses[0]:.3f} → {losses[-1]:.3f}, in squared standard deviations.")
 
     heading(f"6. Forecasting {FIRST_TEST_YEAR}–{data.years[-1]:.0f}, one year ahead")
