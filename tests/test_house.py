@@ -96,5 +96,3 @@ def test_documents_have_no_figures_left_to_fill_in():
     for document in ROOT.glob("*.md"):
         text = document.read_text(encoding="utf-8")
         assert not re.findall(r"\b(?:TODO|FIXME|TBD|[A-Z]{2,}_[A-Z_]+)\b(?!=)", text), document
-            document
-        )
