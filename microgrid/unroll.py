@@ -11,6 +11,7 @@ from microgrid.cycles import is_cyclic, shortest_loop, strong_components, word
 from microgrid.errors import (
     CausalityError,
     GradientError,
+    NotFiniteError,
     OperandError,
     SequenceError,
     TimestepError,
@@ -154,6 +155,39 @@ class Unrolled:
                 f"over time (mg.time_mean, mg.time_sum, mg.last), or call dag[{name!r}, t].backward() for one timestep."
             )
         self.static[output].backward(gradient)
+
+    def check_finite(self) -> None:
+        """Raise at the first NaN or infinity: of the values forwards in time, of the gradients backwards.
+
+        Raises
+        ------
+        NotFiniteError
+            Naming the node and the timestep where it appears.
+
+        Examples
+        --------
+        >>> x = mg.input(1.0, name="x")
+        >>> dag = mg.Graph(mg.time_sum(mg.log(x).named("y"))).unroll(x=[1.0, float("nan"), 2.0])
+        >>> dag.check_finite()
+        Traceback (most recent call last):
+            ...
+        microgrid.errors.NotFiniteError: the value of 'x' is nan at timestep 1
+        """
+        static = [node for node in self.graph.nodes if node in self.static]
+        behind_time = {node for node in static if node.depends_on_time()}
+        places: list[tuple[Tensor, int | None]] = [
+            *((node, None) for node in static if node not in behind_time),
+            *((node, t) for t in range(self.steps) for node in self.graph.nodes if node in self.copies),
+            *((node, None) for node in static if node in behind_time),
+        ]
+        for what, sequence in (("value", places), ("gradient", reversed(places))):
+            for node, t in sequence:
+                copy = self.static[node] if t is None else self.copies[node][t]
+                found = copy.value if what == "value" else copy.grad
+                if found is not None and not np.all(np.isfinite(found)):
+                    bad = np.asarray(found)[~np.isfinite(found)].flat[0]
+                    where = "" if t is None else f" at timestep {t}"
+                    raise NotFiniteError(f"the {what} of {self.graph.names[node]!r} is {bad}{where}")
 
     @property
     def parameters(self) -> tuple[Tensor, ...]:

@@ -1,5 +1,7 @@
 """Unrolling: one copy of the varying nodes per timestep, shared weights, checked sequences."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -845,3 +847,49 @@ def test_20000_steps_are_listed_and_freed_without_recursion():
     del dag
     assert len(mg.Graph(last)) == 3 * 20_000 + 1
     del last
+
+
+# --- NaN and infinity ---------------------------------------------------------------------------------
+
+
+def diverging():
+    u, x, h = mg.parameter(1e200, name="u"), mg.input(1.0, name="x"), mg.state(0.0, name="h")
+    h.next = (u * h).named("grown") + x
+    return mg.Graph(loss=mg.last(h.next))
+
+
+def test_first_value_that_is_not_finite_is_named_with_its_timestep():
+    dag = diverging().unroll(x=[1.0] * 6)
+    assert [math.isinf(value) for value in dag.values("grown")] == [False, False, True, True, True, True]
+    with pytest.raises(mg.errors.NotFiniteError, match=r"the value of 'grown' is inf at timestep 2"):
+        dag.check_finite()
+
+
+def test_nan_in_an_input_is_named_as_such():
+    x = np.ones((4, 2, 3))
+    x[2, 1, 0] = np.nan
+    with pytest.raises(mg.errors.NotFiniteError, match=r"the value of 'x' is nan at timestep 2"):
+        rnn().unroll(x=x).check_finite()
+
+
+def test_parameter_that_is_not_finite_is_named_without_a_timestep():
+    net = rnn()
+    net["W"].value[0, 0] = np.nan
+    with pytest.raises(mg.errors.NotFiniteError, match=r"the value of 'W' is nan$"):
+        net.unroll(x=sequence(2)).check_finite()
+
+
+def test_gradient_that_is_not_finite_is_named_where_it_arises():
+    x = mg.input(1.0, name="x")
+    dag = mg.Graph(mg.time_sum(mg.sqrt(x).named("root"))).unroll(x=[4.0, 0.0, 1.0])
+    dag.check_finite()
+    with pytest.warns(RuntimeWarning, match="divide"):
+        dag.backward()
+    with pytest.raises(mg.errors.NotFiniteError, match=r"the gradient of 'x' is inf at timestep 1"):
+        dag.check_finite()
+
+
+def test_finite_networks_pass():
+    dag = rnn().unroll(x=sequence(3))
+    dag.backward()
+    dag.check_finite()
