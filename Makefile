@@ -18,7 +18,7 @@ test: $(VENV)/installed-dev
 
 bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE $(BIN)/python benchmarks/eager.py
+	$(BIN)/python benchmarks/eager.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info demo_out examples/out .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -102,14 +102,9 @@ def record(primitive: Primitive, operands: Iterable[ArrayLike], params: Mapping[
         value = primitive.compute([node.value for node in nodes], params)
     except COMPUTING_ERRORS as error:
         value = value_after_error(primitive, nodes, params, error)
-    requires_grad = False
     if recording.blocks_anywhere and not recording.is_recording():
         return unrecorded(value, primitive, nodes, params)
-    if primitive.differentiable:
-        for node in nodes:
-            if node.requires_grad:
-                requires_grad = True
-                break
+    requires_grad = primitive.differentiable and any(node.requires_grad for node in nodes)
     result = Tensor(value, primitive, params=params, requires_grad=requires_grad)
     result.operands = nodes
     return result

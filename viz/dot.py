@@ -24,8 +24,14 @@ def to_dot(scene: Scene) -> str:
             "outputorder": "edgesfirst",
             "pad": f"{theme.MARGIN / 72:.3f}",
         },
-        node_attr={"fontname": theme.FONT, "fontsize": f"{theme.MAIN_SIZE:g}", "fixedsize": "true"},
-        edge_attr={"fontname": theme.FONT, "fontsize": "11"},
+        node_attr={
+            "fontname": theme.FONT,
+            "fontsize": f"{theme.MAIN_SIZE:g}",
+            "fontcolor": theme.INK,
+            "fixedsize": "true",
+            **node_look(COMMON_NODE),
+        },
+        edge_attr={"fontname": theme.FONT, "fontsize": "11", **edge_look(COMMON_EDGE)},
     )
     for frame in scene.frames.values():
         with graph.subgraph(name=f"cluster_{frame.id}") as cluster:
@@ -49,19 +55,14 @@ def to_dot(scene: Scene) -> str:
             pos=f"{box.x:.1f},{box.y:.1f}",
             width=f"{(box.width - outlines) / 72:.3f}",
             height=f"{(box.height - outlines) / 72:.3f}",
-            shape=style.shape,
-            style=style.style,
-            fillcolor=style.fill,
-            color=style.line,
-            penwidth=f"{style.pen:g}",
-            peripheries=str(style.peripheries),
-            fontcolor=theme.INK,
+            **unlike(node_look(style), node_look(COMMON_NODE)),
         )
     for caption in scene.captions:
         graph.node(
             caption.id,
             label=graphviz.escape(caption.text),
             shape="plaintext",
+            peripheries="0",
             pos=f"{caption.x:.1f},{caption.y:.1f}",
             width="0",
             height="0",
@@ -73,10 +74,7 @@ def to_dot(scene: Scene) -> str:
         look = theme.EDGES[wire.kind]
         attributes = {
             "pos": position(wire.route, look.arrow * ARROW_LENGTH),
-            "color": look.color,
-            "penwidth": f"{look.pen:g}",
-            "style": look.style,
-            "arrowsize": f"{look.arrow:g}",
+            **unlike(edge_look(look), edge_look(COMMON_EDGE)),
         }
         if wire.label:
             attributes |= {
@@ -86,6 +84,34 @@ def to_dot(scene: Scene) -> str:
             }
         graph.edge(wire.tail, wire.head, **attributes)
     return str(graph.source)
+
+
+COMMON_NODE, COMMON_EDGE = theme.NODES["operation"], theme.EDGES["operand"]
+"""The looks that most nodes and edges share: written once, as the default of the picture."""
+
+
+def node_look(style: theme.NodeStyle) -> dict[str, str]:
+    return {
+        "shape": style.shape,
+        "style": style.style,
+        "fillcolor": style.fill,
+        "color": style.line,
+        "penwidth": f"{style.pen:g}",
+        "peripheries": str(style.peripheries),
+    }
+
+
+def edge_look(style: theme.EdgeStyle) -> dict[str, str]:
+    return {
+        "color": style.color,
+        "penwidth": f"{style.pen:g}",
+        "style": style.style,
+        "arrowsize": f"{style.arrow:g}",
+    }
+
+
+def unlike(look: dict[str, str], common: dict[str, str]) -> dict[str, str]:
+    return {name: setting for name, setting in look.items() if setting != common[name]}
 
 
 def position(route: Route, arrow: float) -> str:

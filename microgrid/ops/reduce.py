@@ -11,6 +11,8 @@ import numpy as np
 from microgrid.primitive import primitive
 from microgrid.tensor import Axis
 
+numpy: Any = np  # untyped: the stubs of reductions with a variable `keepdims` differ between NumPy's releases
+
 
 def axes_of(ndim: int, axis: Axis) -> tuple[int, ...]:
     """`axis` as a tuple of axes counted from the front."""
@@ -43,7 +45,7 @@ def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     >>> mg.sum(mg.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0).value.tolist()
     [4.0, 6.0]
     """
-    return np.sum(x, axis=axis, keepdims=keepdims)
+    return numpy.sum(x, axis=axis, keepdims=keepdims)
 
 
 def mean_vjp(g: Any, out: Any, x: Any, *, axis: Axis, keepdims: bool) -> Any:
@@ -57,12 +59,12 @@ def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     >>> float(mg.mean(mg.tensor([1.0, 2.0, 6.0])))
     3.0
     """
-    return np.mean(x, axis=axis, keepdims=keepdims)
+    return numpy.mean(x, axis=axis, keepdims=keepdims)
 
 
 def extreme_vjp(g: Any, out: Any, x: Any, *, axis: Axis, keepdims: bool) -> Any:
     attained = x == spread(out, x, axis, keepdims)
-    return attained * spread(g / np.sum(attained, axis=axis, keepdims=keepdims), x, axis, keepdims)
+    return attained * spread(g / numpy.sum(attained, axis=axis, keepdims=keepdims), x, axis, keepdims)
 
 
 @primitive(np.max, vjp=extreme_vjp)
@@ -72,7 +74,7 @@ def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     >>> float(mg.max(mg.tensor([1.0, 5.0, 2.0])))
     5.0
     """
-    return np.max(x, axis=axis, keepdims=keepdims)
+    return numpy.max(x, axis=axis, keepdims=keepdims)
 
 
 @primitive(np.min, vjp=extreme_vjp)
@@ -82,7 +84,7 @@ def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     >>> float(mg.min(mg.tensor([1.0, 5.0, 2.0])))
     1.0
     """
-    return np.min(x, axis=axis, keepdims=keepdims)
+    return numpy.min(x, axis=axis, keepdims=keepdims)
 
 
 def var_vjp(g: Any, out: Any, x: Any, *, axis: Axis, keepdims: bool, ddof: int) -> Any:
@@ -97,7 +99,7 @@ def var(x: Any, axis: Axis = None, keepdims: bool = False, *, ddof: int = 0) -> 
     >>> float(mg.var(mg.tensor([1.0, 3.0])))
     1.0
     """
-    return np.var(x, axis=axis, keepdims=keepdims, ddof=ddof)
+    return numpy.var(x, axis=axis, keepdims=keepdims, ddof=ddof)
 
 
 def std_vjp(g: Any, out: Any, x: Any, *, axis: Axis, keepdims: bool, ddof: int) -> Any:
@@ -112,7 +114,7 @@ def std(x: Any, axis: Axis = None, keepdims: bool = False, *, ddof: int = 0) -> 
     >>> float(mg.std(mg.tensor([1.0, 3.0])))
     1.0
     """
-    return np.std(x, axis=axis, keepdims=keepdims, ddof=ddof)
+    return numpy.std(x, axis=axis, keepdims=keepdims, ddof=ddof)
 
 
 def prod_vjp(g: Any, out: Any, x: Any, *, axis: Axis, keepdims: bool) -> Any:
@@ -152,7 +154,7 @@ def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     >>> float(mg.prod(mg.tensor([2.0, 3.0, 4.0])))
     24.0
     """
-    return np.prod(x, axis=axis, keepdims=keepdims)
+    return numpy.prod(x, axis=axis, keepdims=keepdims)
 
 
 def cumsum_vjp(g: Any, out: Any, x: Any, *, axis: int | None) -> Any:
