@@ -115,10 +115,11 @@ def operation_text(node: Tensor, names: Sequence[str | None] = ()) -> str:
         written = [operand_text(operand, name) for operand, name in zip(node.operands, names, strict=False)]
         if len(primitive.label) == 1 and len(written) == 2 and all(written):
             return f"{written[0]} {primitive.label} {written[1]}"
+        unnamed = "(·) " if primitive.label in "−÷^" else ""  # the order matters: show where the other operand goes
         if is_folded(right) and not is_folded(left):
-            return f"{primitive.label} {number_text(right.value)}"
+            return f"{unnamed}{primitive.label} {number_text(right.value)}"
         if is_folded(left) and not is_folded(right):
-            return f"{number_text(left.value)} {primitive.label}"
+            return f"{number_text(left.value)} {primitive.label} {unnamed}".rstrip()
     return primitive.label
 
 
