@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import graphviz
@@ -45,11 +46,13 @@ def lay_out(
     above: Iterable[tuple[str, str]] = (),
     lowest: Sequence[str] = (),
     highest: Sequence[str] = (),
+    ellipses: Collection[str] = (),
 ) -> Layout:
     """Lay out with `dot`, computation flowing upwards.
 
     `rows` are nodes that stand side by side in this order; `above` are pairs of which the second
-    stands higher; `lowest` and `highest` stand on the borders.
+    stands higher; `lowest` and `highest` stand on the borders. Edges end at the outline of `ellipses`,
+    and at the box of all others.
     """
     graph = graphviz.Digraph(
         graph_attr={
@@ -57,11 +60,12 @@ def lay_out(
             "ranksep": f"{theme.RANK_GAP / 72:.3f}",
             "nodesep": f"{theme.NODE_GAP / 72:.3f}",
         },
-        node_attr={"label": "", "fixedsize": "true", "shape": "box"},
+        node_attr={"label": "", "fixedsize": "true"},
         edge_attr={"arrowsize": "0.7"},
     )
     for name, (width, height) in sizes.items():
-        graph.node(name, width=f"{width / 72:.4f}", height=f"{height / 72:.4f}")
+        shape = "ellipse" if name in ellipses else "box"
+        graph.node(name, width=f"{width / 72:.4f}", height=f"{height / 72:.4f}", shape=shape)
     for edge in edges:
         settings = {"id": edge.id}
         if edge.backwards:
@@ -200,7 +204,9 @@ def lay_out_step(plan: Plan, sizes: Mapping[Tensor, Size], reduced: Sequence[Ten
             if lower != names[state] and not nx.has_path(order, names[state], lower):
                 order.add_edge(lower, names[state])
                 stacked.append((lower, names[state]))
-    found = lay_out_pairs(boxes, edges, pairs, stacked, list(used_low), list(used_high))
+    ellipses = {name for name, node in nodes.items() if theme.NODES[plan.kind(node)].shape == "ellipse"}
+    place = functools.partial(lay_out, edges=edges, lowest=list(used_low), highest=list(used_high), ellipses=ellipses)
+    found = lay_out_pairs(place, boxes, pairs, stacked, [*used_low, *used_high])
 
     points = [found.at[name] for name in boxes]
     xs = [x - boxes[name][0] / 2 for name, (x, _) in found.at.items() if name in nodes]
@@ -237,17 +243,16 @@ def can_be_level(state: State, plan: Plan) -> bool:
 
 
 def lay_out_pairs(
+    place: Callable[..., Layout],
     sizes: Mapping[str, Size],
-    edges: Sequence[Edge],
     pairs: Sequence[tuple[str, str]],
     stacked: Sequence[tuple[str, str]],
-    low: list[str],
-    high: list[str],
+    border: Sequence[str],
 ) -> Layout:
     """Lay out so that each state stands at the left end and its next at the right end of a row of their own."""
     above = list(stacked)
     for _ in range(len(pairs) + 1):
-        found = lay_out(sizes, edges, rows=pairs, above=above, lowest=low, highest=high)
+        found = place(sizes, rows=pairs, above=above)
         clash = next(
             (
                 (first, second)
@@ -263,20 +268,18 @@ def lay_out_pairs(
     for state, following in pairs:
         level = found.at[following][1]
         beside = [
-            name
-            for name, (_, y) in found.at.items()
-            if abs(y - level) < 1 and name not in {state, following, *low, *high}
+            name for name, (_, y) in found.at.items() if abs(y - level) < 1 and name not in {state, following, *border}
         ]
         rows.append([state, *sorted(beside, key=lambda name: found.at[name][0]), following])
     if not pairs:
         return found
-    found = lay_out(sizes, edges, rows=rows, above=above, lowest=low, highest=high)
+    found = place(sizes, rows=rows, above=above)
 
     def misplaced(layout: Layout) -> int:
         return sum(layout.at[state][0] > layout.at[following][0] for state, following in pairs)
 
     if misplaced(found):  # dot does not always keep the order of a row: turn the picture round, or try another
-        again = lay_out(dict(reversed(list(sizes.items()))), edges, rows=rows, above=above, lowest=low, highest=high)
+        again = place(dict(reversed(list(sizes.items()))), rows=rows, above=above)
         found = min([found, mirrored(found), again, mirrored(again)], key=misplaced)
     return found
 
