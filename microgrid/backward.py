@@ -45,6 +45,12 @@ def reverse_topological(root: Tensor, stop: Collection[Tensor] = ()) -> list[Ten
     return order  # type: ignore[return-value]
 
 
+def refuse_where_forbidden(root: Tensor, order: list[Tensor], called: Callable[[], str]) -> None:
+    """Ask each class of node in `order` whether it forbids backpropagation from `root`, its user's `called()`."""
+    for kind in {type(node) for node in order}:
+        kind._check_backward(root, order, called)
+
+
 def accumulate_gradients(order: list[Tensor], seed: Any) -> None:
     """Fill `.grad` of every node in `order` (reverse topological); leaves add to what they hold.
 

@@ -57,7 +57,8 @@ def value_and_grad(f: Function, argnums: int | tuple[int, ...] = 0) -> Callable[
                 raise GradientError(
                     f"grad needs a scalar, but {name_of(f)} returned shape {result.shape}; see mg.jacobian"
                 )
-            found = tuple(gradients_of(result, variables, np.ones((), result.dtype), nested))
+            order = order_behind(result, variables)
+            found = tuple(gradients_of(order, variables, np.ones((), result.dtype), nested))
         gradient = found[0] if single else found
         return (result if nested else result.value), gradient
 
@@ -97,11 +98,12 @@ def jacobian(f: Function, argnums: int = 0) -> Callable[..., Any]:
     def differentiated(*args: Any, **kwargs: Any) -> Any:
         with differentiating(args, checked((argnums,), args, f)) as nested:
             (variable,), result = call_with_variables(f, args, kwargs, (argnums,))
+            order = order_behind(result, [variable])
             rows = []
             for index in np.ndindex(result.shape):
                 seed = np.zeros(result.shape, result.dtype)
                 seed[index] = 1
-                rows.extend(gradients_of(result, [variable], seed, nested))
+                rows.extend(gradients_of(order, [variable], seed, nested))
             shape = result.shape + variable.shape
             if not rows:
                 return Tensor(np.zeros(shape, variable.dtype)) if nested else np.zeros(shape, variable.dtype)
@@ -157,15 +159,21 @@ def call_with_variables(
     return [given[i] for i in wanted], result
 
 
-def gradients_of(result: Tensor, variables: list[Tensor], seed: Any, nested: bool) -> list[Any]:
-    """The gradient of `result` by each variable: Tensors if `nested`, else numbers or arrays."""
+def order_behind(result: Tensor, variables: list[Tensor]) -> list[Tensor]:
+    """The nodes between `variables` and `result`, in the order of a backward sweep; none without a gradient."""
+    if not result.requires_grad:
+        return []
+    order = backward.reverse_topological(result, frozenset(variables))
+    backward.refuse_where_forbidden(result, order, lambda: "the function's result")
+    return order
+
+
+def gradients_of(order: list[Tensor], variables: list[Tensor], seed: Any, nested: bool) -> list[Any]:
+    """The gradient of the first node of `order` by each variable: Tensors if `nested`, else numbers or arrays."""
     found: dict[Tensor, Any] = {}
-    if result.requires_grad:
+    if order:
         stop = frozenset(variables)
-        order = backward.reverse_topological(result, stop)
-        for kind in {type(node) for node in order}:
-            kind._check_backward(result, order, lambda: "the function's result")
-        seed = backward.fit(seed, result.value)
+        seed = backward.fit(seed, order[0].value)
         if nested:
             found = backward.gradients(order, Tensor(seed), lambda node: node, recorded_fit, stop)
         else:

@@ -10,6 +10,7 @@ import networkx as nx
 
 from microgrid.errors import CausalityError, NameClashError, OperandTypeError, UnknownNameError, did_you_mean
 from microgrid.leaves import Input, Parameter, State
+from microgrid.ops.time import is_time_reduction
 from microgrid.tensor import ArrayLike, Tensor, describe
 
 if TYPE_CHECKING:
@@ -231,10 +232,8 @@ def varying_nodes(nodes: Sequence[Tensor]) -> set[Tensor]:
     """The nodes that have a value per timestep, given all nodes with operands first."""
     varying: set[Tensor] = set()
     for node in nodes:
-        primitive = node.primitive
-        if isinstance(node, Input | State) or (
-            primitive is not None and not primitive.over_time and any(x in varying for x in node.operands)
-        ):
+        from_varying = not is_time_reduction(node) and any(x in varying for x in node.operands)
+        if isinstance(node, Input | State) or from_varying:
             varying.add(node)
     return varying
 

@@ -160,8 +160,7 @@ class Tensor:
             )
         seed = self._seed(gradient)
         order = backward.reverse_topological(self)
-        for kind in {type(node) for node in order}:
-            kind._check_backward(self, order, lambda: describe(self, 4))
+        backward.refuse_where_forbidden(self, order, lambda: describe(self, 5))
         backward.accumulate_gradients(order, seed)
 
     def _seed(self, gradient: Any) -> Any:

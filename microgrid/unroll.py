@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -122,11 +123,7 @@ class Unrolled:
 
         Pass it on as `initial=` to unroll the next window: truncated backpropagation through time.
         """
-        after = {}
-        for state in self.graph.states:
-            node = state.next
-            after[self.graph.names[state]] = self.over_time(node)[-1].value
-        return after
+        return {self.graph.names[state]: self.over_time(state.next)[-1].value for state in self.graph.states}
 
     @property
     def outputs(self) -> list[Tensor]:
@@ -338,8 +335,8 @@ def compute_static(
     else:
         operands = [static[operand] for operand in node.operands]
     made = record(node.primitive, operands, node.params)
-    unchanged = all(new is old for new, old in zip(operands, node.operands, strict=False))
-    if unchanged and not is_time_reduction(node) and same_value(made.value, node.value):
+    unchanged = not is_time_reduction(node) and all(map(operator.is_, operands, node.operands))
+    if unchanged and same_value(made.value, node.value):
         return node  # no parameter behind it has changed since it was recorded: gradients reach the user's own node
     if node.name is not None:
         made._name = (node.name, None)
@@ -354,7 +351,7 @@ def same_value(a: Any, b: Any) -> bool:
 def check_causal(component: list[Tensor]) -> None:
     """Refuse a cycle through a reduction over time."""
     for node in component:
-        if node.primitive is not None and node.primitive.over_time:
+        if is_time_reduction(node):
             path = " → ".join(word(node) for node in shortest_loop(component))
             raise CausalityError(
                 f"{describe(node)} stands inside the cycle {path}: its value needs every timestep, and every timestep "

@@ -11,12 +11,9 @@ from microgrid.tensor import Tensor
 from microgrid.unroll import Unrolled
 from viz.labels import Content, content, is_folded
 from viz.layout import Edge, lay_out
-from viz.network import EVERY_STEP, RolledNetwork, UnrolledNetwork, box, largest, step_of
+from viz.network import EVERY_STEP, RolledNetwork, UnrolledNetwork, box
 from viz.plan import looks, plan
-from viz.scene import (
-    Caption,
-    Scene,
-)
+from viz.scene import Caption, Scene
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +30,7 @@ def acyclic_scene(outputs: Sequence[Tensor], show: Show) -> Scene:
     ids = {node: f"n{i}" for i, node in enumerate(graph.nodes) if not is_folded(node) or node in graph.outputs}
     contents = {}
     for node in ids:
-        kind = "output" if any(node is output for output in outputs) and node.operands else looks(node)
+        kind = "output" if node in graph.outputs and node.operands else looks(node)
         operands = [operand.name for operand in node.operands]
         contents[node] = content(node, node.name, kind, operands=operands, values=show.values, gradients=show.gradients)
     edges = [
@@ -60,9 +57,8 @@ def rolled_scene(graph: Graph, show: Show) -> Scene:
 
 def rolled_network(graph: Graph, show: Show) -> RolledNetwork:
     the_plan = plan(graph)
-    contents = {node: the_plan.content(node, node, values=show.values, gradients=show.gradients) for node in graph}
-    step = step_of(the_plan, {node: c.size for node, c in contents.items()}, EVERY_STEP)
-    return RolledNetwork(the_plan, step, contents)
+    contents = {node: [the_plan.content(node, node, values=show.values, gradients=show.gradients)] for node in graph}
+    return RolledNetwork(the_plan, contents, [EVERY_STEP])
 
 
 def unrolled_scene(dag: Unrolled, show: Show) -> Scene:
@@ -77,8 +73,7 @@ def unrolled_network(dag: Unrolled, show: Show) -> UnrolledNetwork:
         return the_plan.content(node, shown, values=show.values, gradients=show.gradients)
 
     contents = {node: [write(node, copy) for copy in dag.over_time(node)] for node in dag.graph}
-    step = step_of(the_plan, {node: largest(each) for node, each in contents.items()}, f"t = {dag.steps - 1}")
-    return UnrolledNetwork(the_plan, step, dag, contents)
+    return UnrolledNetwork(the_plan, contents, [f"t = {t}" for t in range(dag.steps)], dag)
 
 
 def before_after_scene(graph: Graph, dag: Unrolled, show: Show) -> Scene:

@@ -31,7 +31,7 @@ def to_dot(scene: Scene) -> str:
             "fixedsize": "true",
             **node_look(COMMON_NODE),
         },
-        edge_attr={"fontname": theme.FONT, "fontsize": "11", **edge_look(COMMON_EDGE)},
+        edge_attr={"fontname": theme.FONT, "fontsize": f"{theme.LABEL_SIZE:g}", **edge_look(COMMON_EDGE)},
     )
     for frame in scene.frames.values():
         with graph.subgraph(name=f"cluster_{frame.id}") as cluster:
@@ -43,7 +43,7 @@ def to_dot(scene: Scene) -> str:
                 fillcolor=theme.CLUSTER_FILL,
                 color=theme.CLUSTER_LINE,
                 fontcolor=theme.QUIET_INK,
-                fontsize="11",
+                fontsize=f"{theme.LABEL_SIZE:g}",
             )
     for box in scene.boxes.values():
         style = theme.NODES[box.content.kind]

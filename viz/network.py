@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 
 from microgrid.leaves import State
@@ -39,7 +40,7 @@ def largest(contents: Sequence[Content]) -> tuple[float, float]:
 def step_of(the_plan: Plan, sizes: dict[Tensor, tuple[float, float]], label: str) -> StepLayout:
     varying = set(the_plan.varying)
     reduced = {x: None for node in the_plan.after for x in node.operands if x in varying}
-    return lay_out_step(the_plan, sizes, list(reduced), text_width(label, 11))
+    return lay_out_step(the_plan, sizes, list(reduced), text_width(label, theme.LABEL_SIZE))
 
 
 def source(node: Tensor, index: int) -> Tensor:
@@ -58,14 +59,21 @@ def box(id: str, what: Content, at: Point, size: tuple[float, float] | None = No
     return Box(id, what, at[0], at[1], width, height)
 
 
-class Network:
-    """What the rolled and the unrolled picture share: rows of shared nodes above and below the timesteps."""
+class Network(abc.ABC):
+    """What the rolled and the unrolled picture share: rows of shared nodes above and below the timesteps.
 
-    def __init__(self, the_plan: Plan, step: StepLayout, steps: int) -> None:
+    `contents` are what to write on each node, once per timestep or once for all; `labels` name the
+    timesteps. The pictures differ in how they draw delays.
+    """
+
+    def __init__(self, the_plan: Plan, contents: dict[Tensor, list[Content]], labels: Sequence[str]) -> None:
         self.plan = the_plan
         self.graph = the_plan.graph
-        self.step = step
-        self.steps = steps
+        self.contents = contents
+        self.labels = labels
+        self.sizes = {node: largest(each) for node, each in contents.items()}
+        self.step = step = step_of(the_plan, self.sizes, labels[-1])
+        self.steps = steps = len(labels)
         self.pitch = step.right - step.left + theme.STEP_GAP
         self.scene = Scene()
         self.number = {node: i for i, node in enumerate(self.graph.nodes)}
@@ -75,19 +83,18 @@ class Network:
 
     # --- what the two pictures do differently ---
 
-    def write(self, node: Tensor, t: int) -> Content:
-        raise NotImplementedError
-
+    @abc.abstractmethod
     def connect_states(self) -> None:
-        raise NotImplementedError
+        """Draw the delays from varying nodes."""
 
+    @abc.abstractmethod
     def connect_static_next(self, following: Tensor, state: Tensor, way: Route, t: int) -> None:
-        raise NotImplementedError
-
-    def frame_label(self, t: int) -> str:
-        raise NotImplementedError
+        """Draw the delay from a node that is the same in every timestep, along `way`."""
 
     # --- what they share ---
+
+    def write(self, node: Tensor, t: int = 0) -> Content:
+        return self.contents[node][t if node in self.graph.varying else 0]
 
     def id(self, node: Tensor, t: int = 0) -> str:
         return f"n{self.number[node]}t{t}" if node in self.graph.varying else f"n{self.number[node]}"
@@ -109,18 +116,15 @@ class Network:
     def offset(self, t: int) -> float:
         return t * self.pitch - self.step.left
 
-    def size(self, node: Tensor) -> tuple[float, float]:
-        return largest([self.write(node, t) for t in range(self.steps)])
-
     def stamp(self, t: int) -> None:
         step, dx = self.step, self.offset(t)
-        label = self.frame_label(t)
-        label_x = step.clear_x(step.left + 8, step.right - 8, text_width(label, 11)) + dx
+        label = self.labels[t]
+        label_x = step.clear_x(step.left + 8, step.right - 8, text_width(label, theme.LABEL_SIZE)) + dx
         frame = Frame(f"t{t}", label, label_x, step.left + dx, step.bottom, step.right + dx, step.top)
         self.scene.frames[frame.id] = frame
         for node in self.plan.varying:
             x, y = step.at[node]
-            self.scene.add(box(self.id(node, t), self.write(node, t), (x + dx, y), self.size(node)))
+            self.scene.add(box(self.id(node, t), self.write(node, t), (x + dx, y), self.sizes[node]))
         for (node, index), route in step.routes.items():
             operand = source(node, index)
             if operand in self.graph.varying:
@@ -134,14 +138,14 @@ class Network:
             return self.step.ports[node][0] if node in self.step.ports else 0.0
 
         ordered = sorted(nodes, key=port_x) if not any(node.operands for node in nodes) else nodes
-        sizes = [self.write(node, 0).size for node in ordered]
+        sizes = [self.write(node).size for node in ordered]
         total = sum(width + 2 * theme.NODE_GAP for width, _ in sizes)
         x = self.middle - total / 2
         for node, (width, height) in zip(ordered, sizes, strict=True):
             x += theme.NODE_GAP + width / 2
             while any(abs(x - line) < width / 2 + 8 for line in avoid):
                 x += 4
-            self.scene.add(box(self.id(node), self.write(node, 0), (x, y), (width, height)))
+            self.scene.add(box(self.id(node), self.write(node), (x, y), (width, height)))
             x += theme.NODE_GAP + width / 2
 
     @property
@@ -151,7 +155,7 @@ class Network:
     def place_below(self) -> None:
         """Shared nodes in one row, so that none stands between another and the timesteps."""
         nodes = self.plan.below
-        highest = max((self.write(node, 0).size[1] for node in nodes), default=0)
+        highest = max((self.write(node).size[1] for node in nodes), default=0)
         self.row(nodes, self.step.bottom - self.fan - highest / 2)
         for node in nodes:
             for operand in node.operands:
@@ -163,7 +167,7 @@ class Network:
 
     def place_above(self) -> None:
         if self.plan.above:
-            highest = max(self.write(node, 0).size[1] for node in self.plan.above)
+            highest = max(self.write(node).size[1] for node in self.plan.above)
             y = self.step.top + self.head_room + self.fan + highest / 2
             leaving = [route[-1][0] + self.offset(t) for route in self.step.out.values() for t in range(self.steps)]
             self.row(self.plan.above, y, leaving)
@@ -185,7 +189,7 @@ class Network:
             for index, operand in enumerate(node.operands)
             if operand in inside
         ]
-        contents = {self.id(node): self.write(node, 0) for node in nodes}
+        contents = {self.id(node): self.write(node) for node in nodes}
         reductions = [self.id(n) for n in nodes if is_time_reduction(n) and not inside.intersection(n.operands)]
         found = lay_out({id: c.size for id, c in contents.items()}, edges, lowest=reductions)
         xs = [x for x, _ in found.at.values()]
@@ -206,7 +210,7 @@ class Network:
             if not self.starts_at(state):
                 continue
             if start in starts and self.id(start) not in self.scene.boxes:
-                what = self.write(start, 0)
+                what = self.write(start)
                 x = self.step.left + self.offset(0) - 1.3 * theme.STEP_GAP - self.loop_room - what.size[0] / 2
                 self.scene.add(box(self.id(start), what, (x, self.box_of(state).y - self.start_below)))
             if self.id(start) in self.scene.boxes:
@@ -286,19 +290,23 @@ class Network:
         ]
         return max(other.top[1] for other in blocking) + 7 if blocking else own.y
 
-    def leaving(self, tail: Box, border: Point) -> Route:
-        """From the right side of a box to a point on the right border."""
-        y, turn = tail.y, tail.right[0] + 8
-        if border[1] == y:
+    def way_out(self, tail: Box, t: int) -> Route:
+        """From the right side of a box to the right border of its timestep, clear of other boxes."""
+        right = self.scene.frames[f"t{t}"].right
+        border = (right, self.clear_height(tail, t, tail.x, right))
+        if border[1] == tail.y:
             return straight(tail.right, border)
-        return rounded([tail.right, (turn, y), (turn, border[1]), border], 6)
+        turn = tail.right[0] + 8
+        return rounded([tail.right, (turn, tail.y), (turn, border[1]), border], 6)
 
-    def entering(self, border: Point, head: Box) -> Route:
-        """From a point on the left border to the left side of a box."""
-        y, turn = head.y, head.left[0] - 12
-        if border[1] == y:
+    def way_in(self, head: Box, t: int) -> Route:
+        """From the left border of a timestep to the left side of a box, clear of other boxes."""
+        left = self.scene.frames[f"t{t}"].left
+        border = (left, self.clear_height(head, t, left, head.x))
+        if border[1] == head.y:
             return straight(border, head.left)
-        return rounded([border, (turn, border[1]), (turn, y), head.left], 6)
+        turn = head.left[0] - 12
+        return rounded([border, (turn, border[1]), (turn, head.y), head.left], 6)
 
 
 class RolledNetwork(Network):
@@ -306,16 +314,6 @@ class RolledNetwork(Network):
 
     LOOP_GAP = 12.0
     start_below = 34.0
-
-    def __init__(self, the_plan: Plan, step: StepLayout, contents: dict[Tensor, Content]) -> None:
-        super().__init__(the_plan, step, 1)
-        self.contents = contents
-
-    def write(self, node: Tensor, t: int) -> Content:
-        return self.contents[node]
-
-    def frame_label(self, t: int) -> str:
-        return EVERY_STEP
 
     def connect_states(self) -> None:
         inner_first = sorted(self.graph.states, key=lambda state: -self.box_of(state).y)
@@ -328,15 +326,14 @@ class RolledNetwork(Network):
             head, tail = self.box_of(state), self.box_of(following)
             above = frame.top + out + 6 * number
             left, right = frame.left - out, frame.right + out
-            out_y = self.clear_height(tail, 0, tail.x, frame.right)
-            in_y = self.clear_height(head, 0, frame.left, head.x)
-            leave, enter = (frame.right, out_y), (frame.left, in_y)
-            loop = rounded([leave, (right, out_y), (right, above), (left, above), (left, in_y), enter], 12)
+            way_out, way_in = self.way_out(tail, 0), self.way_in(head, 0)
+            leave, enter = way_out[-1], way_in[0]
+            loop = rounded([leave, (right, leave[1]), (right, above), (left, above), (left, enter[1]), enter], 12)
             self.scene.wire(
                 tail.id,
                 head.id,
                 "delay back",
-                chained(self.leaving(tail, leave), loop, self.entering(enter, head)),
+                chained(way_out, loop, way_in),
                 label="t−1",
                 label_at=(self.step.clear_x(self.step.left, self.step.right, 40) + self.offset(0), above + 8),
             )
@@ -351,23 +348,14 @@ class RolledNetwork(Network):
 class UnrolledNetwork(Network):
     """One copy of the timestep after the other, its delays running to the right."""
 
-    def __init__(self, the_plan: Plan, step: StepLayout, dag: Unrolled, contents: dict[Tensor, list[Content]]) -> None:
-        super().__init__(the_plan, step, dag.steps)
+    def __init__(
+        self, the_plan: Plan, contents: dict[Tensor, list[Content]], labels: Sequence[str], dag: Unrolled
+    ) -> None:
+        super().__init__(the_plan, contents, labels)
         self.dag = dag
-        self.contents = contents
-        self.sizes = {node: largest(each) for node, each in contents.items()}
-
-    def write(self, node: Tensor, t: int) -> Content:
-        return self.contents[node][t if node in self.graph.varying else 0]
-
-    def size(self, node: Tensor) -> tuple[float, float]:
-        return self.sizes[node]
 
     def starts_at(self, state: State) -> bool:
         return self.dag.copies[state][0].operands[0] is self.dag.static.get(state.initial)
-
-    def frame_label(self, t: int) -> str:
-        return f"t = {t}"
 
     def connect_states(self) -> None:
         for state in self.graph.states:
@@ -382,10 +370,7 @@ class UnrolledNetwork(Network):
 
     def delay_route(self, tail: Box, head: Box, t: int) -> Route:
         """Out to the right border of one timestep and in from the left border of the next."""
-        before, after = self.scene.frames[f"t{t - 1}"], self.scene.frames[f"t{t}"]
-        out_y = self.clear_height(tail, t - 1, tail.x, before.right)
-        in_y = self.clear_height(head, t, after.left, head.x)
-        leave, enter = (before.right, out_y), (after.left, in_y)
-        first, last = self.leaving(tail, leave), self.entering(enter, head)
-        between = straight(leave, enter) if out_y == in_y else level(leave, enter)
-        return chained(first, between, last)
+        way_out, way_in = self.way_out(tail, t - 1), self.way_in(head, t)
+        leave, enter = way_out[-1], way_in[0]
+        between = straight(leave, enter) if leave[1] == enter[1] else level(leave, enter)
+        return chained(way_out, between, way_in)

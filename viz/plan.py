@@ -36,7 +36,7 @@ class Plan:
 
     def kind(self, node: Tensor) -> str:
         """The kind of a node that decides its look."""
-        if any(node is output for output in self.graph.outputs):
+        if node in self.graph.outputs:
             return "output"
         if isinstance(node, State):
             return "state"

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from viz import theme
 from viz.labels import Content, text_width
 
 Point = tuple[float, float]
@@ -110,7 +111,7 @@ class Scene:
             xs += [x for x, _ in wire.route]
             ys += [y for _, y in wire.route]
             if wire.label:
-                half = text_width(wire.label, 11) / 2
+                half = text_width(wire.label, theme.LABEL_SIZE) / 2
                 xs += [wire.label_at[0] - half, wire.label_at[0] + half]
                 ys += [wire.label_at[1] - 8, wire.label_at[1] + 8]
         for caption in self.captions:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 FONT = "Helvetica"
 """Graphviz writes it to SVG with a sans-serif fallback; widths are reckoned in labels.py."""
 
-MAIN_SIZE, SMALL_SIZE = 12.0, 9.0
-"""Font sizes in points: names and operations; shapes, values and gradients."""
+MAIN_SIZE, LABEL_SIZE, SMALL_SIZE = 12.0, 11.0, 9.0
+"""Font sizes in points: names and operations; timesteps and delays; shapes, values and gradients."""
 
 INK, QUIET_INK = "#1f2933", "#5b6875"
 BACKGROUND = "white"
