@@ -208,15 +208,12 @@ def lay_out_step(plan: Plan, sizes: Mapping[Tensor, Size], reduced: Sequence[Ten
     place = functools.partial(lay_out, edges=edges, lowest=list(used_low), highest=list(used_high), ellipses=ellipses)
     found = lay_out_pairs(place, boxes, pairs, stacked, [*used_low, *used_high])
 
-    points = [found.at[name] for name in boxes]
-    xs = [x - boxes[name][0] / 2 for name, (x, _) in found.at.items() if name in nodes]
-    xs += [x + boxes[name][0] / 2 for name, (x, _) in found.at.items() if name in nodes]
-    ys = [y - boxes[name][1] / 2 for name, (_, y) in found.at.items() if name in nodes]
-    ys += [y + boxes[name][1] / 2 for name, (_, y) in found.at.items() if name in nodes]
-    xs += [x for route in found.routes.values() for x, _ in route]
-    heights = [y for _, y in points]
+    bends = [point for route in found.routes.values() for point in route]
+    sides = [(found.at[name], boxes[name], side) for name in nodes for side in (-0.5, 0.5)]
+    xs = [x + side * width for (x, _), (width, _), side in sides] + [x for x, _ in bends]
+    ys = [y + side * height for (_, y), (_, height), side in sides] + [y for _, y in bends]
+    borders = [found.at[name][1] for name in [*used_low, *used_high]]
     spare = max(0.0, label_width - (max(xs) - min(xs))) / 2
-    ys += [y for route in found.routes.values() for _, y in route]
     step = StepLayout(
         at={nodes[name]: point for name, point in found.at.items() if name in nodes},
         routes={
@@ -226,13 +223,16 @@ def lay_out_step(plan: Plan, sizes: Mapping[Tensor, Size], reduced: Sequence[Ten
         out={node: found.routes[name] for node, name in out.items()},
         left=min(xs) - 12 - spare,
         right=max(xs) + 12 + spare,
-        bottom=min([*heights, min(ys)]) if used_low else min(ys) - 12,
-        top=max([*heights, max(ys) + 24]) if used_high else max(ys) + 24,
+        bottom=min([*borders, *ys]) if used_low else min(ys) - 12,
+        top=max([*borders, max(ys) + 24]),
     )
-    gap = min(
-        [abs(step.clear_x(step.left + 8, step.right - 8, label_width) - x) for x in step.crossings] + [label_width]
-    )
-    if gap < label_width / 2 + 4:  # no room for the label between the lines that cross the border: make some
+    return with_room_for_label(step, label_width)
+
+
+def with_room_for_label(step: StepLayout, label_width: float) -> StepLayout:
+    """The timestep, wider to the left where lines that cross its upper border leave no room for its label."""
+    label_x = step.clear_x(step.left + 8, step.right - 8, label_width)
+    if any(abs(label_x - x) < label_width / 2 + 4 for x in step.crossings):
         return replace(step, left=min(step.left, min(step.crossings) - label_width - 16))
     return step
 
