@@ -78,7 +78,7 @@ from microgrid.ops.shape import (
     transpose,
     unstack,
 )
-from microgrid.ops.time import first, last, time_mean, time_stack, time_sum
+from microgrid.ops.time import first, last, time_mean, time_stack, time_sum, time_unstack
 from microgrid.primitive import Primitive, primitive
 from microgrid.recording import is_recording, no_grad
 from microgrid.tensor import Tensor
@@ -176,6 +176,7 @@ __all__ = [
     "time_mean",
     "time_stack",
     "time_sum",
+    "time_unstack",
     "transpose",
     "unroll",
     "unstack",

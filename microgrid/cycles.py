@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import networkx as nx
 
+from microgrid.errors import CausalityError
 from microgrid.graph import Graph, Nodes
 from microgrid.leaves import State
-from microgrid.tensor import Tensor
+from microgrid.ops.time import is_time_reduction
+from microgrid.tensor import Tensor, describe
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,8 +32,13 @@ class Cycle:
     nodes: tuple[Tensor, ...]
     path: tuple[Tensor, ...]
 
+    @property
+    def reverse(self) -> bool:
+        """Whether it runs backwards in time."""
+        return self.states[0].reverse
+
     def __str__(self) -> str:
-        return " → ".join(word(node) for node in self.path)
+        return words(self.path)
 
     def __repr__(self) -> str:
         return f"Cycle({self})"
@@ -43,6 +51,11 @@ def word(node: Tensor) -> str:
     if isinstance(node, State) or node.primitive is None:
         return "state"
     return node.primitive.name
+
+
+def words(path: Iterable[Tensor]) -> str:
+    """A path as errors and pictures write it."""
+    return " → ".join(map(word, path))
 
 
 def strong_components(graph: Graph) -> list[list[Tensor]]:
@@ -91,15 +104,49 @@ def is_cyclic(component: list[Tensor]) -> bool:
 
 def shortest_loop(component: list[Tensor]) -> tuple[Tensor, ...]:
     """A shortest path from the component's first state back to itself."""
-    position = {node: i for i, node in enumerate(component)}
     start = next(i for i, node in enumerate(component) if isinstance(node, State))
-    readers: nx.DiGraph[int] = nx.DiGraph()
-    for node, i in position.items():
-        readers.add_edges_from((position[operand], i) for operand in node.operands if operand in position)
-        if isinstance(node, State):
-            readers.add_edge(position[node.next], i)
+    readers = readers_within(component)
     if readers.has_edge(start, start):
         loop = [start]
     else:
         loop = min((nx.shortest_path(readers, reader, start) for reader in readers.successors(start)), key=len)
     return Nodes(component[i] for i in [start, *loop])
+
+
+def readers_within(component: list[Tensor]) -> nx.DiGraph[int]:
+    """The edges inside a component, by the positions of its nodes."""
+    position = {node: i for i, node in enumerate(component)}
+    readers: nx.DiGraph[int] = nx.DiGraph()
+    for node, i in position.items():
+        readers.add_edges_from((position[operand], i) for operand in node.operands if operand in position)
+        if isinstance(node, State):
+            readers.add_edge(position[node.next], i)
+    return readers
+
+
+def check_causal(component: list[Tensor]) -> None:
+    """Refuse a cycle that no order of the timesteps can compute.
+
+    Raises
+    ------
+    CausalityError
+        If a reduction over time stands in it, or both a forward and a reverse state.
+    """
+    for node in component:
+        if is_time_reduction(node):
+            raise CausalityError(
+                f"{describe(node)} stands inside the cycle {words(shortest_loop(component))}: its value needs every "
+                "timestep, and every timestep needs its value. Reduce over time outside the cycle."
+            )
+    states = {i: node for i, node in enumerate(component) if isinstance(node, State)}
+    forwards = next((i for i, state in states.items() if not state.reverse), None)
+    backwards = next((i for i, state in states.items() if state.reverse), None)
+    if forwards is not None and backwards is not None:
+        readers = readers_within(component)
+        there = nx.shortest_path(readers, forwards, backwards)
+        back = nx.shortest_path(readers, backwards, forwards)
+        raise CausalityError(
+            f"{describe(component[forwards])} runs forwards in time and {describe(component[backwards])} backwards, "
+            f"but each needs the other: {words(component[i] for i in [*there, *back[1:]])}. Let one of them only read the "
+            "other, or give both the same direction."
+        )

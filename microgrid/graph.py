@@ -10,7 +10,7 @@ import networkx as nx
 
 from microgrid.errors import CausalityError, NameClashError, OperandTypeError, UnknownNameError, did_you_mean
 from microgrid.leaves import Input, Parameter, State
-from microgrid.ops.time import is_time_reduction
+from microgrid.ops.time import is_spread_over_time, is_time_reduction
 from microgrid.tensor import ArrayLike, Tensor, describe
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ def varying_nodes(nodes: Sequence[Tensor]) -> set[Tensor]:
     varying: set[Tensor] = set()
     for node in nodes:
         from_varying = not is_time_reduction(node) and any(x in varying for x in node.operands)
-        if isinstance(node, Input | State) or from_varying:
+        if isinstance(node, Input | State) or is_spread_over_time(node) or from_varying:
             varying.add(node)
     return varying
 

@@ -26,17 +26,18 @@ class Input(Tensor):
 
 
 class State(Tensor):
-    """The value that another node, `next`, had one timestep ago.
+    """The value that another node, `next`, had one timestep ago; in a `reverse` state, has one timestep later.
 
     The edge from `next` back to the state is the delay: the only edge that may close a cycle. At the
-    first timestep the state has its `initial` value.
+    first timestep, in a reverse state at the last, the state has its `initial` value.
     """
 
-    __slots__ = ("_next", "_next_place")
+    __slots__ = ("_next", "_next_place", "reverse")
     is_new_at_every_timestep = True
 
     _next: Tensor | None
     _next_place: str
+    reverse: bool
 
     @property
     def initial(self) -> Tensor:
@@ -210,7 +211,7 @@ def input(example: ArrayLike, *, name: str | None = None, requires_grad: bool | 
     return leaf
 
 
-def state(initial: ArrayLike, *, name: str | None = None) -> State:
+def state(initial: ArrayLike, *, name: str | None = None, reverse: bool = False) -> State:
     """A leaf whose value at step t is what its `next` was at step t−1.
 
     Parameters
@@ -219,6 +220,9 @@ def state(initial: ArrayLike, *, name: str | None = None) -> State:
         The value at step 0. A Tensor, such as a parameter, is learnable: it receives its gradient.
     name : str, optional
         Shown in pictures and errors; the key of its final value.
+    reverse : bool, optional
+        Run backwards in time: the value at step t is that of `next` at step t+1, and `initial` is the
+        value at the last step. With a forward state beside it the network is bidirectional.
 
     Examples
     --------
@@ -228,6 +232,13 @@ def state(initial: ArrayLike, *, name: str | None = None) -> State:
     >>> h.next = mg.tanh(h @ U)
     >>> mg.Graph(h.next).cycles
     [Cycle(h → matmul → tanh → h)]
+
+    A sum of what is still to come:
+
+    >>> x, rest = mg.input(0.0, name="x"), mg.state(0.0, name="rest", reverse=True)
+    >>> rest.next = rest + x
+    >>> mg.Graph(rest.next).unroll(x=[1.0, 2.0, 3.0]).values(rest.next).tolist()
+    [6.0, 5.0, 3.0]
     """
     if isinstance(initial, Tensor):
         start = initial
@@ -237,6 +248,7 @@ def state(initial: ArrayLike, *, name: str | None = None) -> State:
     differentiable = bool(np.issubdtype(start.dtype, np.floating))  # later values may need one where the first does not
     leaf = State(start.value, DELAY, start, requires_grad=differentiable)
     leaf._next = None
+    leaf.reverse = bool(reverse)
     if name is not None:
         leaf.rename(name, caller_place(2))
     return leaf

@@ -51,6 +51,9 @@ class Primitive:
     over_time : callable or None
         For a time reduction, which has one value for the whole sequence: which of the timesteps it
         reads, as a function from all to those.
+    at_timestep : callable or None
+        For the opposite, which has a value per timestep though its operand has one for the whole
+        sequence: (operand, timestep) → the value there, recorded.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Primitive:
     scalar: Callable[..., Any] | None = None
     label: str = ""
     over_time: Callable[[list[Any]], list[Any]] | None = None
+    at_timestep: Callable[[Tensor, int], Tensor] | None = None
     variadic: bool = False
     differentiable: bool = field(init=False)
     """Whether any operand receives a gradient."""

@@ -197,7 +197,8 @@ class Tensor:
             stack = [self]
             while stack:
                 node = stack.pop()
-                if node.is_new_at_every_timestep or node._timed:
+                spread = node.primitive is not None and node.primitive.at_timestep is not None
+                if node.is_new_at_every_timestep or spread or node._timed:
                     self._timed = True
                     return True
                 new = [x for x in node.operands if x not in seen and x._timed is not False]

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from microgrid.cycles import is_cyclic, shortest_loop, strong_components, word
+from microgrid.cycles import check_causal, is_cyclic, strong_components
 from microgrid.errors import (
-    CausalityError,
     GradientError,
     NotFiniteError,
     OperandError,
@@ -119,11 +118,14 @@ class Unrolled:
 
     @property
     def state(self) -> dict[str, Any]:
-        """The value of each state after the last timestep, by name.
+        """The value of each state after the last timestep, by name; of a reverse state, after the first.
 
         Pass it on as `initial=` to unroll the next window: truncated backpropagation through time.
         """
-        return {self.graph.names[state]: self.over_time(state.next)[-1].value for state in self.graph.states}
+        return {
+            self.graph.names[state]: self.over_time(state.next)[0 if state.reverse else -1].value
+            for state in self.graph.states
+        }
 
     @property
     def outputs(self) -> list[Tensor]:
@@ -232,7 +234,7 @@ def unroll(
     UnknownNameError
         If an input or state of that name does not exist.
     CausalityError
-        If a reduction over time stands inside a cycle, which would need the future.
+        If a cycle holds a reduction over time, or states of both directions: it would need the future.
 
     Examples
     --------
@@ -263,12 +265,12 @@ def unroll(
         if is_cyclic(component) or (node in graph.varying and node not in copies):
             check_causal(component)
             for node in component:
-                copies[node] = []
+                copies[node] = [node] * steps
             makers = [(copies[node], copy_maker(node, graph.names[node], copies, static, start)) for node in component]
-            for t in range(steps):
+            for t in in_order(component, steps):
                 try:
                     for made, make in makers:
-                        made.append(make(t))
+                        made[t] = make(t)
                 except OperandError as error:
                     raise OperandError(f"at timestep {t}: {error}{batch_hint(graph, copies)}") from None
         elif node in graph.varying:
@@ -278,6 +280,12 @@ def unroll(
         else:
             static[node] = compute_static(node, copies, static, steps)
     return Unrolled(graph, steps, copies, static)
+
+
+def in_order(component: list[Tensor], steps: int) -> Sequence[int]:
+    """The timesteps in the order in which a component can be computed."""
+    backwards = any(isinstance(node, State) and node.reverse for node in component)
+    return range(steps)[::-1] if backwards else range(steps)
 
 
 def batch_hint(graph: Graph, copies: Mapping[Tensor, list[Tensor]]) -> str:
@@ -303,12 +311,28 @@ def copy_maker(
     assert primitive is not None
     if isinstance(node, State):
         following = node.next
-        before = copies.get(following)
+        others = copies.get(following)
 
         def make(t: int) -> Tensor:
-            made = record(
-                primitive, (start(node) if not t else before[t - 1] if before is not None else static[following],)
+            source = t + 1 if node.reverse else t - 1
+            if source in (-1, len(copies[node])):
+                operand = start(node)
+            else:
+                operand = others[source] if others is not None else static[following]
+            made = record(primitive, (operand,))
+            made._name = (f"{name}[{t}]", None)
+            return made
+
+    elif primitive.at_timestep is not None:
+        read, whole = primitive.at_timestep, static[node.operands[0]]
+        if len(whole) != len(copies[node]):
+            raise SequenceError(
+                f"{name!r} reads {describe(node.operands[0])}, which has {len(whole)} timesteps, but the network runs "
+                f"for {len(copies[node])}"
             )
+
+        def make(t: int) -> Tensor:
+            made = read(whole, t)
             made._name = (f"{name}[{t}]", None)
             return made
 
@@ -347,13 +371,3 @@ def same_value(a: Any, b: Any) -> bool:
     """Whether two values are equal element by element, NaN to NaN."""
     return np.shape(a) == np.shape(b) and bool(np.all((a == b) | ((a != a) & (b != b))))
 
-
-def check_causal(component: list[Tensor]) -> None:
-    """Refuse a cycle through a reduction over time."""
-    for node in component:
-        if is_time_reduction(node):
-            path = " → ".join(word(node) for node in shortest_loop(component))
-            raise CausalityError(
-                f"{describe(node)} stands inside the cycle {path}: its value needs every timestep, and every timestep "
-                "needs its value. Reduce over time outside the cycle."
-            )

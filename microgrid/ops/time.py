@@ -1,4 +1,4 @@
-"""Operations that know of time: the delay behind a state, and the reductions over timesteps.
+"""Operations that know of time: the delay behind a state, the reductions over timesteps, and their opposite.
 
 Recorded, a network has one timestep, and each of these reads one operand. Unrolled, a time reduction
 reads one operand per timestep it needs.
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from microgrid.ops.index import getitem
 from microgrid.primitive import Primitive, Rule, record
 from microgrid.tensor import ArrayLike, Tensor
 
@@ -54,11 +55,17 @@ TIME_STACK = reduction(
     lambda index: lambda g, out, steps: g[index],
     "stack over t",
 )
+TIME_UNSTACK = Primitive("time_unstack", lambda x: x[0], label="t-th of", at_timestep=getitem)
 
 
 def is_time_reduction(node: Tensor) -> bool:
     """Whether a node reads a value per timestep and has one for the whole sequence."""
     return node.primitive is not None and node.primitive.over_time is not None
+
+
+def is_spread_over_time(node: Tensor) -> bool:
+    """Whether a node has a value per timestep though what it reads has one for the whole sequence."""
+    return node.primitive is not None and node.primitive.at_timestep is not None
 
 
 def time_sum(x: ArrayLike) -> Tensor:
@@ -109,3 +116,13 @@ def time_stack(x: ArrayLike) -> Tensor:
     [1.0, 2.0, 3.0]
     """
     return record(TIME_STACK, (x,))
+
+
+def time_unstack(x: ArrayLike) -> Tensor:
+    """The value of `x`, of shape (time, ...), that belongs to each timestep: the opposite of `time_stack`.
+
+    >>> bias = mg.parameter([1.0, 2.0, 3.0], name="bias")
+    >>> mg.Graph(mg.time_sum(mg.time_unstack(bias) ** 2)).unroll(steps=3).output.item()
+    14.0
+    """
+    return record(TIME_UNSTACK, (x,))
