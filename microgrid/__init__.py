@@ -2,7 +2,9 @@
 
 from microgrid import errors, ops, optim
 from microgrid.check import check_gradients
+from microgrid.compiled import Compiled, Gradients, Run, compile
 from microgrid.cycles import Cycle, find_cycles
+from microgrid.differentiate import differentiate
 from microgrid.errors import MicrogridError
 from microgrid.functional import grad, jacobian, value_and_grad
 from microgrid.graph import Graph
@@ -81,18 +83,23 @@ from microgrid.ops.shape import (
 from microgrid.ops.time import first, last, time_mean, time_stack, time_sum, time_unstack
 from microgrid.primitive import Primitive, primitive
 from microgrid.recording import is_recording, no_grad
+from microgrid.schedule import Schedule, schedule
 from microgrid.tensor import Tensor
 from microgrid.unroll import Unrolled, unroll
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Compiled",
     "Cycle",
+    "Gradients",
     "Graph",
     "Input",
     "MicrogridError",
     "Parameter",
     "Primitive",
+    "Run",
+    "Schedule",
     "State",
     "Tensor",
     "Unrolled",
@@ -103,9 +110,11 @@ __all__ = [
     "broadcast_to",
     "check_gradients",
     "clip",
+    "compile",
     "concatenate",
     "cos",
     "cumsum",
+    "differentiate",
     "divide",
     "einsum",
     "equal",
@@ -155,6 +164,7 @@ __all__ = [
     "prod",
     "relu",
     "reshape",
+    "schedule",
     "sigmoid",
     "sign",
     "sin",

@@ -145,8 +145,8 @@ def check_causal(component: list[Tensor]) -> None:
         readers = readers_within(component)
         there = nx.shortest_path(readers, forwards, backwards)
         back = nx.shortest_path(readers, backwards, forwards)
+        path = words(component[i] for i in [*there, *back[1:]])
         raise CausalityError(
             f"{describe(component[forwards])} runs forwards in time and {describe(component[backwards])} backwards, "
-            f"but each needs the other: {words(component[i] for i in [*there, *back[1:]])}. Let one of them only read the "
-            "other, or give both the same direction."
+            f"but each needs the other: {path}. Let one of them only read the other, or give both the same direction."
         )

@@ -13,10 +13,11 @@ from typing import Any, ParamSpec
 
 import numpy as np
 
-from microgrid import recording
+from microgrid import recording, time_axis
 from microgrid.errors import MicrogridError, OperandError, OperandIndexError, OperandTypeError
 from microgrid.numpy_functions import NUMPY_FUNCTIONS
 from microgrid.tensor import NO_PARAMS, PYTHON_NUMBERS, ArrayLike, Tensor, constant, describe
+from microgrid.time_axis import TimeRule
 
 COMPUTING_ERRORS = (ValueError, TypeError, IndexError, ArithmeticError)
 """What NumPy and Python raise for operands that they cannot compute with."""
@@ -54,6 +55,14 @@ class Primitive:
     at_timestep : callable or None
         For the opposite, which has a value per timestep though its operand has one for the whole
         sequence: (operand, timestep) → the value there, recorded.
+    ufunc : np.ufunc or None
+        What computes it into a given array.
+    elementwise : bool
+        Whether each element of the result depends on the operands' elements at its place only.
+    view : callable or bool
+        Whether the result shares the memory of the first operand; may depend on the params.
+    batched : callable or None
+        How it computes all timesteps at once; see time_axis.py.
     """
 
     name: str
@@ -65,6 +74,10 @@ class Primitive:
     over_time: Callable[[list[Any]], list[Any]] | None = None
     at_timestep: Callable[[Tensor, int], Tensor] | None = None
     variadic: bool = False
+    ufunc: np.ufunc | None = None
+    elementwise: bool = False
+    view: bool | Callable[..., bool] = False
+    batched: TimeRule | None = None
     differentiable: bool = field(init=False)
     """Whether any operand receives a gradient."""
 
@@ -87,11 +100,25 @@ class Primitive:
             return self.scalar(*values, **params)
         return self.forward(*values, **params)
 
+    def compute_all(
+        self, values: Sequence[Any], varies: Sequence[bool], shape: tuple[int, ...], params: Mapping[str, Any]
+    ) -> Any:
+        """The values at all timesteps, (time, *shape), from operands of which some vary."""
+        rule = self.batched or time_axis.step_by_step(self.forward, self.variadic)
+        return rule(values, varies, shape, **params)
+
     def __repr__(self) -> str:
         return f"Primitive({self.name})"
 
 
-STOP_GRADIENT = Primitive("stop_gradient", lambda x: x, label="stop ∂")
+STOP_GRADIENT = Primitive(
+    "stop_gradient",
+    lambda x: x,
+    label="stop ∂",
+    elementwise=True,
+    view=True,
+    batched=time_axis.elementwise(lambda x: x),
+)
 """The same value, through which no gradient flows: what `detach` and `no_grad` record inside a network."""
 
 
@@ -155,6 +182,9 @@ def primitive(
     vjp_of: Callable[[int], Rule] | None = None,
     scalar: Callable[..., Any] | None = None,
     label: str | None = None,
+    elementwise: bool = False,
+    view: bool = False,
+    batched: Callable[[Callable[..., Any]], TimeRule] | None = None,
 ) -> Callable[[Callable[Signature, Any]], Callable[Signature, Tensor]]:
     """Declare the decorated forward function as a primitive.
 
@@ -172,6 +202,13 @@ def primitive(
         The forward function for Python floats.
     label : str, optional
         How pictures write it; by default its name.
+    elementwise : bool, optional
+        Whether it works on each element by itself, with broadcasting. NumPy's own ufuncs are known to.
+    view : bool, optional
+        Whether its result shares the memory of its first operand.
+    batched : callable, optional
+        From the forward function to a rule that computes all timesteps at once; without one, a
+        compiled program computes them one by one. See time_axis.py.
 
     Examples
     --------
@@ -188,6 +225,9 @@ def primitive(
         operand_count = sum(p.default is p.empty for p in names)
         defaults = {p.name: p.default for p in names[operand_count:]}
         rules = vjp if isinstance(vjp, tuple) else (vjp,)
+        ufunc = next((f for f in numpy_functions if isinstance(f, np.ufunc) and f.signature is None), None)
+        by_element = elementwise or (ufunc is not None and not defaults)
+        over_all = batched or (time_axis.elementwise if by_element else None)
         declared = Primitive(
             name=forward.__name__.rstrip("_"),
             forward=forward,
@@ -196,6 +236,10 @@ def primitive(
             scalar=scalar,
             label=label or forward.__name__.rstrip("_"),
             variadic=vjp_of is not None,
+            ufunc=ufunc,
+            elementwise=by_element,
+            view=view,
+            batched=over_all(forward) if over_all else None,
         )
         recorder: Callable[..., Tensor]
         if declared.variadic:

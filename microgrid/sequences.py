@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,15 +67,55 @@ def input_copies(node: Tensor, name: str, sequence: Any, steps: int) -> list[Ten
     for t in range(steps):
         leaf = given_value(node, f"timestep {t} of {name!r}", node.value if sequence is None else sequence[t])
         if not same_but_for_batch(leaf, node):
-            whole = f"(time, {', '.join(map(str, node.shape))})" if node.shape else "(time,)"
-            raise SequenceError(
-                f"the input {name!r} has shape {node.shape} at each timestep, but timestep {t} of its sequence has "
-                f"shape {leaf.shape}. A sequence has shape {whole}, where only the batch, the first axis of a "
-                "timestep, may be another."
-            )
+            raise SequenceError(wrong_shape(node, name, t, leaf.shape))
         leaf._name = (f"{name}[{t}]", None)
         copies.append(leaf)
     return copies
+
+
+def sequence_array(node: Tensor, name: str, sequence: Any, steps: int) -> np.ndarray[Any, Any]:
+    """The sequence of an input as one array of the input's dtype, (time, *shape); its example without one."""
+    if sequence is None:
+        return np.broadcast_to(np.asarray(node.value), (steps, *node.shape))
+    if isinstance(sequence, Tensor):
+        sequence = sequence.value
+    array = sequence if type(sequence) is np.ndarray else whole_array(name, sequence)
+    if array.dtype != node.dtype:
+        check_dtype(node, f"the sequence of {name!r}", array.dtype)
+        array = array.astype(node.dtype)
+    if array.shape[2:] != node.shape[1:] or array.ndim != node.ndim + 1:
+        raise SequenceError(wrong_shape(node, name, 0, array.shape[1:]))
+    return array if len(array) == steps else array[:steps]
+
+
+def whole_array(name: str, sequence: Any) -> np.ndarray[Any, Any]:
+    """A list of the values at each timestep as one array."""
+    rows = [number_array(row.value if isinstance(row, Tensor) else row) for row in sequence]
+    shapes = {np.shape(row) for row in rows}
+    if len(shapes) > 1:
+        raise SequenceError(f"the timesteps of {name!r} differ in shape: {', '.join(map(str, sorted(shapes)))}")
+    return np.stack(rows)
+
+
+def wrong_shape(node: Tensor, name: str, t: int, found: tuple[int, ...]) -> str:
+    """What to say of a timestep whose shape does not fit its input."""
+    whole = f"(time, {', '.join(map(str, node.shape))})" if node.shape else "(time,)"
+    return (
+        f"the input {name!r} has shape {node.shape} at each timestep, but timestep {t} of its sequence has "
+        f"shape {found}. A sequence has shape {whole}, where only the batch, the first axis of a "
+        "timestep, may be another."
+    )
+
+
+def batch_hint(graph: Graph, examples: Sequence[Tensor]) -> str:
+    """What to do where a sequence has another batch size than the example with which a state was made."""
+    if not graph.states or all(given.shape == node.shape for node, given in zip(graph.inputs, examples, strict=True)):
+        return ""
+    name = graph.names[graph.states[0]]
+    return (
+        ". The inputs have another shape than their examples: give the states a start of that shape, as in "
+        f"initial={{{name!r}: np.zeros(...)}}"
+    )
 
 
 def same_but_for_batch(given: Tensor, recorded: Tensor) -> bool:
@@ -88,11 +128,7 @@ def given_value(node: Tensor, what: str, value: Any) -> Tensor:
     if not isinstance(value, Tensor) and type(value) not in PYTHON_NUMBERS:
         value = np.array(number_array(value))  # the record's own: the user may reuse a buffer
     dtype = value.dtype if isinstance(value, Tensor | np.ndarray | np.generic) else np.result_type(type(value))
-    if dtype != node.dtype and not np.can_cast(dtype, node.dtype, "same_kind"):
-        raise SequenceError(
-            f"{what} holds {dtype}, but the network was recorded with {node.dtype} there. "
-            "Record it with an example of that kind, such as 0.0 instead of 0."
-        )
+    check_dtype(node, what, dtype)
     if isinstance(value, Tensor):  # the user's own tensor keeps its name, and receives its gradient
         return positive(value) if dtype == node.dtype else value.astype(node.dtype)
     if type(node.value) in PYTHON_NUMBERS and np.ndim(value) == 0:
@@ -100,6 +136,15 @@ def given_value(node: Tensor, what: str, value: Any) -> Tensor:
     elif dtype != node.dtype:
         value = np.asarray(value).astype(node.dtype)
     return Tensor(value, requires_grad=node.requires_grad)
+
+
+def check_dtype(node: Tensor, what: str, dtype: np.dtype[Any]) -> None:
+    """Refuse numbers that would lose their kind, such as floats for integers."""
+    if dtype != node.dtype and not np.can_cast(dtype, node.dtype, "same_kind"):
+        raise SequenceError(
+            f"{what} holds {dtype}, but the network was recorded with {node.dtype} there. "
+            "Record it with an example of that kind, such as 0.0 instead of 0."
+        )
 
 
 def initial_values(graph: Graph, initial: Mapping[Any, ArrayLike]) -> dict[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from microgrid.graph import Graph, nodes_behind
 from microgrid.leaves import State
 from microgrid.ops.time import is_time_reduction
 from microgrid.primitive import record
-from microgrid.sequences import initial_values, input_copies, number_of_steps
+from microgrid.sequences import batch_hint, initial_values, input_copies, number_of_steps
 from microgrid.tensor import ArrayLike, Tensor, describe
 
 
@@ -272,7 +272,9 @@ def unroll(
                     for made, make in makers:
                         made[t] = make(t)
                 except OperandError as error:
-                    raise OperandError(f"at timestep {t}: {error}{batch_hint(graph, copies)}") from None
+                    raise OperandError(
+                        f"at timestep {t}: {error}{batch_hint(graph, [copies[x][0] for x in graph.inputs])}"
+                    ) from None
         elif node in graph.varying:
             continue  # an input
         elif node.primitive is None:
@@ -286,17 +288,6 @@ def in_order(component: list[Tensor], steps: int) -> Sequence[int]:
     """The timesteps in the order in which a component can be computed."""
     backwards = any(isinstance(node, State) and node.reverse for node in component)
     return range(steps)[::-1] if backwards else range(steps)
-
-
-def batch_hint(graph: Graph, copies: Mapping[Tensor, list[Tensor]]) -> str:
-    """What to do where a sequence has another batch size than the example with which a state was made."""
-    if not graph.states or all(copies[node][0].shape == node.shape for node in graph.inputs):
-        return ""
-    name = graph.names[graph.states[0]]
-    return (
-        ". The inputs have another shape than their examples: give the states a start of that shape, as in "
-        f"initial={{{name!r}: np.zeros(...)}}"
-    )
 
 
 def copy_maker(
@@ -370,4 +361,3 @@ def compute_static(
 def same_value(a: Any, b: Any) -> bool:
     """Whether two values are equal element by element, NaN to NaN."""
     return np.shape(a) == np.shape(b) and bool(np.all((a == b) | ((a != a) & (b != b))))
-

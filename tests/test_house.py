@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = [
-    ["errors", "recording"],
+    ["errors", "recording", "time_axis"],
     ["numpy_functions"],
     ["backward"],
     ["tensor"],
@@ -21,7 +21,10 @@ LAYERS = [
     ["graph"],
     ["cycles"],
     ["sequences"],
-    ["unroll"],
+    ["unroll", "differentiate", "rebuild"],
+    ["schedule"],
+    ["execute"],
+    ["compiled"],
     ["functional"],
     ["check", "optim"],
 ]

@@ -116,12 +116,14 @@ def astype(x: ArrayLike, dtype: Any = np.float64) -> Tensor:
     return to_floats(x, dtype) if np.issubdtype(dtype, np.floating) else to_others(x, dtype)
 
 
-@primitive(vjp=lambda g, out, x, *, dtype: g, label="astype")  # the gradient takes its operand's dtype by itself
+@primitive(
+    vjp=lambda g, out, x, *, dtype: g, label="astype", elementwise=True
+)  # the gradient takes its operand's dtype by itself
 def to_floats(x: Any, dtype: Any = np.float64) -> Any:
     return np.asarray(x).astype(dtype)
 
 
-@primitive(label="astype")
+@primitive(label="astype", elementwise=True)
 def to_others(x: Any, dtype: Any = np.int64) -> Any:
     return np.asarray(x).astype(dtype)
 
@@ -242,7 +244,7 @@ def python_sigmoid(x: float) -> float:
     return (1.0 if x >= 0 else e) / (1.0 + e)
 
 
-@primitive(vjp=lambda g, out, x: g * (out * (1 - out)), scalar=python_sigmoid, label="σ")
+@primitive(vjp=lambda g, out, x: g * (out * (1 - out)), scalar=python_sigmoid, label="σ", elementwise=True)
 def sigmoid(x: Any) -> Any:
     """The logistic function 1 / (1 + exp(−x)) of each element, without overflow.
 
@@ -260,7 +262,7 @@ def where_true(condition: Any, g: Any) -> Any:
     return np.where(condition, g, 0.0)
 
 
-@primitive(vjp=lambda g, out, x: where_true(x > 0, g), scalar=lambda x: type(x)(0) if x <= 0 else x)
+@primitive(vjp=lambda g, out, x: where_true(x > 0, g), scalar=lambda x: type(x)(0) if x <= 0 else x, elementwise=True)
 def relu(x: Any) -> Any:
     """The positive part max(x, 0) of each element; its subgradient at 0 is taken as 0.
 
@@ -273,6 +275,7 @@ def relu(x: Any) -> Any:
 @primitive(
     vjp=lambda g, out, x: g * np.exp(x - out),  # exp(x - softplus(x)) is sigmoid(x)
     scalar=lambda x: max(x, 0.0) + math.log1p(math.exp(-abs(x))),
+    elementwise=True,
 )
 def softplus(x: Any) -> Any:
     """log(1 + exp(x)) of each element, a smooth relu, without overflow.
@@ -295,6 +298,7 @@ def gelu_vjp(g: Any, out: Any, x: Any) -> Any:
 @primitive(
     vjp=gelu_vjp,
     scalar=lambda x: 0.5 * x * (1 + math.tanh(GELU_SCALE * (x + GELU_CUBE * x * x * x))),
+    elementwise=True,
 )
 def gelu(x: Any) -> Any:
     """Gaussian error linear unit of each element, in its tanh form (free of erf).
@@ -361,6 +365,7 @@ def minimum(x: Any, y: Any) -> Any:
         lambda g, out, condition, x, y: np.where(condition, 0.0, g),
     ),
     scalar=lambda condition, x, y: with_kind(x if condition else y, x, y),
+    elementwise=True,
 )
 def where(condition: Any, x: Any, y: Any) -> Any:
     """`x` where `condition` holds and `y` elsewhere; the condition has no gradient.
@@ -400,6 +405,7 @@ NUMPY_FUNCTIONS[np.clip] = numpy_clip
 @primitive(
     vjp=(lambda g, out, x, low, high: where_true((x >= low) & (x <= high), g), None, None),
     scalar=lambda x, low, high: type(x)(low if x < low else high if x > high else x),
+    elementwise=True,
 )
 def clip_between(x: Any, low: Any, high: Any) -> Any:
     return np.clip(x, low, high)

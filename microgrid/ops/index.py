@@ -10,6 +10,7 @@ import numpy as np
 from microgrid.numpy_functions import NUMPY_FUNCTIONS
 from microgrid.primitive import Primitive, primitive, record
 from microgrid.tensor import ArrayLike, Tensor, constant
+from microgrid.time_axis import TimeRule, aligned, every_step, later_axis, number_of_steps, step_by_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,50 @@ def only_first(rule: Any) -> Any:
     return lambda index: rule if index == 0 else lambda *_, **__: None
 
 
+def index_over_time(template: Any, indices: Any, varies: Any, x_varies: bool, steps: int) -> Any:
+    """The index that reads, or writes, all timesteps at once from an array with or without a time axis.
+
+    None where NumPy has no such index: slices beside indices that vary, or several arrays apart.
+    """
+    parts = template if isinstance(template, tuple) else (template,)
+    whole = fill(parts, tuple(indices))
+    arrays = [part for part in whole if not (part is None or part is Ellipsis or isinstance(part, slice))]
+    if not any(varies):  # a leading slice for time, before at most one array
+        return (slice(None), *whole) if len(arrays) <= 1 or reads_once(whole) else None
+    if len(arrays) < len(whole) or any(np.asarray(part).dtype == np.bool_ for part in arrays):
+        return None
+    moving = [isinstance(part, Slot) and varies[part.position] for part in parts]
+    rank = max(np.ndim(part) - v for part, v in zip(whole, moving, strict=True))
+    whole = tuple(aligned(np.asarray(part), v, rank) for part, v in zip(whole, moving, strict=True))
+    return (np.arange(steps).reshape(steps, *(1,) * rank), *whole) if x_varies else whole
+
+
+def getitem_over_time(values: Any, varies: Any, shape: tuple[int, ...], *, template: Any) -> Any:
+    steps = number_of_steps(values, varies)
+    index = index_over_time(template, values[1:], varies[1:], varies[0], steps)
+    if index is None:
+        return step_by_step(GETITEM.forward, True)(values, varies, shape, template=template)
+    return values[0][index]
+
+
+def scatter_over_time(
+    values: Any, varies: Any, result: tuple[int, ...], /, *, shape: tuple[int, ...], template: Any
+) -> Any:
+    steps = number_of_steps(values, varies)
+    index = index_over_time(template, values[1:], varies[1:], True, steps)
+    if index is None:
+        return step_by_step(SCATTER_ADD.forward, True)(values, varies, result, shape=shape, template=template)
+    return scatter(every_step(values[0], varies[0], steps), shape=(steps, *shape), template=index)
+
+
 GETITEM = Primitive(
     name="getitem",
     forward=lambda operands, template: np.asarray(operands[0])[fill(template, tuple(operands[1:]))],
     vjp_of=only_first(getitem_vjp),
     label="[ ]",
     variadic=True,
+    view=lambda template: reads_once(template),
+    batched=getitem_over_time,
 )
 SCATTER_ADD = Primitive(
     name="scatter_add",
@@ -75,6 +114,7 @@ SCATTER_ADD = Primitive(
     vjp_of=only_first(scatter_vjp),
     label="scatter",
     variadic=True,
+    batched=scatter_over_time,
 )
 
 
@@ -114,7 +154,21 @@ def take_vjp(g: Any, out: Any, x: Any, indices: Any, *, axis: int | None) -> Any
     return getitem_vjp(g, out, [x, indices], template=(*before, Slot(0)))
 
 
-@primitive(np.take, vjp=(take_vjp, None))
+def take_over_time(forward: Any) -> TimeRule:
+    by_steps = step_by_step(forward, False)
+
+    def rule(values: Any, varies: Any, shape: tuple[int, ...], *, axis: int | None) -> Any:
+        x, indices = values
+        if all(varies):
+            return by_steps(values, varies, shape, axis=axis)
+        if varies[0]:
+            return np.take(x.reshape(len(x), -1), indices, 1) if axis is None else np.take(x, indices, later_axis(axis))
+        return np.moveaxis(np.take(x, indices, axis), 0 if axis is None else axis % np.ndim(x), 0)
+
+    return rule
+
+
+@primitive(np.take, vjp=(take_vjp, None), batched=take_over_time)
 def take(x: Any, indices: Any, axis: int | None = None) -> Any:
     """The elements at integer `indices` along `axis`, or of the flattened array.
 

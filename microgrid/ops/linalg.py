@@ -12,6 +12,7 @@ from microgrid.errors import OperandError
 from microgrid.numpy_functions import NUMPY_FUNCTIONS
 from microgrid.primitive import Primitive, Rule, primitive, record
 from microgrid.tensor import ArrayLike, Tensor, constant
+from microgrid.time_axis import TimeRule, aligned
 
 
 def matmul_vjp_x(g: Any, out: Any, x: Any, y: Any) -> Any:
@@ -35,7 +36,24 @@ def matmul_vjp_y(g: Any, out: Any, x: Any, y: Any) -> Any:
     return np.swapaxes(x, -1, -2) @ g
 
 
-@primitive(np.matmul, vjp=(matmul_vjp_x, matmul_vjp_y), label="@")
+def matmul_over_time(forward: Any) -> TimeRule:
+    def rule(values: Any, varies: Any, shape: tuple[int, ...]) -> Any:
+        """One product over the rows of all timesteps where the right operand is a static matrix."""
+        (x, y), (x_varies, y_varies) = values, varies
+        if not y_varies and np.ndim(y) == 2:
+            return np.matmul(x.reshape(-1, x.shape[-1]), y).reshape(len(x), *shape)
+        if np.ndim(x) == x_varies + 1:  # a vector at each timestep: a matrix of one row
+            x = np.expand_dims(x, -2)
+        if np.ndim(y) == y_varies + 1:
+            y = np.expand_dims(y, -1)
+        rank = max(np.ndim(x) - x_varies, np.ndim(y) - y_varies)
+        product = np.matmul(aligned(x, x_varies, rank), aligned(y, y_varies, rank))
+        return product.reshape(len(product), *shape)
+
+    return rule
+
+
+@primitive(np.matmul, vjp=(matmul_vjp_x, matmul_vjp_y), label="@", batched=matmul_over_time)
 def matmul(x: Any, y: Any) -> Any:
     """Matrix product, with `np.matmul`'s rules: (..., n, k) @ (..., k, m) → (..., n, m).
 
@@ -81,12 +99,20 @@ def einsum_vjp_of(index: int) -> Rule:
     return rule
 
 
+def einsum_over_time(values: Any, varies: Any, shape: tuple[int, ...], *, inputs: tuple[str, ...], output: str) -> Any:
+    """The einsum with one more letter, for time."""
+    time = next(letter for letter in string.ascii_letters if letter not in output + "".join(inputs))
+    terms = [time + term if v else term for term, v in zip(inputs, varies, strict=True)]
+    return np.einsum(",".join(terms) + "->" + time + output, *values)
+
+
 EINSUM = Primitive(
     name="einsum",
     forward=lambda operands, inputs, output: np.einsum(",".join(inputs) + "->" + output, *operands),
     vjp_of=einsum_vjp_of,
     label="einsum",
     variadic=True,
+    batched=einsum_over_time,
 )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from microgrid.primitive import primitive
 from microgrid.tensor import Axis
+from microgrid.time_axis import along_axes, along_one_axis
 
 numpy: Any = np  # untyped: the stubs of reductions with a variable `keepdims` differ between NumPy's releases
 
@@ -38,7 +39,7 @@ def sum_vjp(g: Any, out: Any, x: Any, *, axis: Axis, keepdims: bool) -> Any:
     return np.broadcast_to(spread(g, x, axis, keepdims), np.shape(x))
 
 
-@primitive(np.sum, vjp=sum_vjp, label="Σ")
+@primitive(np.sum, vjp=sum_vjp, batched=along_axes, label="Σ")
 def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Sum of the elements along `axis`.
 
@@ -52,7 +53,7 @@ def mean_vjp(g: Any, out: Any, x: Any, *, axis: Axis, keepdims: bool) -> Any:
     return np.broadcast_to(spread(g / count(x, axis), x, axis, keepdims), np.shape(x))
 
 
-@primitive(np.mean, vjp=mean_vjp)
+@primitive(np.mean, vjp=mean_vjp, batched=along_axes)
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Arithmetic mean along `axis`.
 
@@ -67,7 +68,7 @@ def extreme_vjp(g: Any, out: Any, x: Any, *, axis: Axis, keepdims: bool) -> Any:
     return attained * spread(g / numpy.sum(attained, axis=axis, keepdims=keepdims), x, axis, keepdims)
 
 
-@primitive(np.max, vjp=extreme_vjp)
+@primitive(np.max, vjp=extreme_vjp, batched=along_axes)
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Largest element along `axis`; elements that tie share the gradient equally.
 
@@ -77,7 +78,7 @@ def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     return numpy.max(x, axis=axis, keepdims=keepdims)
 
 
-@primitive(np.min, vjp=extreme_vjp)
+@primitive(np.min, vjp=extreme_vjp, batched=along_axes)
 def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Smallest element along `axis`; elements that tie share the gradient equally.
 
@@ -92,7 +93,7 @@ def var_vjp(g: Any, out: Any, x: Any, *, axis: Axis, keepdims: bool, ddof: int) 
     return spread(g * (2 / (count(x, axis) - ddof)), x, axis, keepdims) * deviation
 
 
-@primitive(np.var, vjp=var_vjp)
+@primitive(np.var, vjp=var_vjp, batched=along_axes)
 def var(x: Any, axis: Axis = None, keepdims: bool = False, *, ddof: int = 0) -> Any:
     """Variance along `axis`, with divisor N − `ddof` (NumPy's default 0; PyTorch's is 1).
 
@@ -107,7 +108,7 @@ def std_vjp(g: Any, out: Any, x: Any, *, axis: Axis, keepdims: bool, ddof: int) 
     return spread(g / (out * (count(x, axis) - ddof)), x, axis, keepdims) * deviation
 
 
-@primitive(np.std, vjp=std_vjp)
+@primitive(np.std, vjp=std_vjp, batched=along_axes)
 def std(x: Any, axis: Axis = None, keepdims: bool = False, *, ddof: int = 0) -> Any:
     """Standard deviation along `axis`, with divisor N − `ddof`; no gradient exists where it is 0.
 
@@ -145,7 +146,7 @@ def product_before(rows: Any) -> Any:
     return product
 
 
-@primitive(np.prod, vjp=prod_vjp, label="∏")
+@primitive(np.prod, vjp=prod_vjp, batched=along_axes, label="∏")
 def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Product of the elements along `axis`.
 
@@ -162,7 +163,7 @@ def cumsum_vjp(g: Any, out: Any, x: Any, *, axis: int | None) -> Any:
     return np.reshape(np.flip(np.cumsum(np.flip(g, along), along), along), np.shape(x))
 
 
-@primitive(np.cumsum, vjp=cumsum_vjp)
+@primitive(np.cumsum, vjp=cumsum_vjp, batched=along_one_axis)
 def cumsum(x: Any, axis: int | None = None) -> Any:
     """Running sum along `axis`, or over all elements in order.
 
@@ -176,7 +177,7 @@ def logsumexp_vjp(g: Any, out: Any, x: Any, *, axis: Axis, keepdims: bool) -> An
     return spread(g, x, axis, keepdims) * np.exp(x - spread(out, x, axis, keepdims))
 
 
-@primitive(vjp=logsumexp_vjp)
+@primitive(vjp=logsumexp_vjp, batched=along_axes)
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """log(Σ exp(x)) along `axis`, without overflow.
 
@@ -194,7 +195,7 @@ def softmax_vjp(g: Any, out: Any, x: Any, *, axis: Axis) -> Any:
     return weighted - out * np.sum(weighted, axis=axis, keepdims=True)
 
 
-@primitive(vjp=softmax_vjp)
+@primitive(vjp=softmax_vjp, batched=along_axes)
 def softmax(x: Any, axis: Axis = -1) -> Any:
     """exp(x) / Σ exp(x) along `axis`, without overflow.
 
@@ -209,7 +210,7 @@ def log_softmax_vjp(g: Any, out: Any, x: Any, *, axis: Axis) -> Any:
     return g - np.exp(out) * np.sum(g, axis=axis, keepdims=True)
 
 
-@primitive(vjp=log_softmax_vjp)
+@primitive(vjp=log_softmax_vjp, batched=along_axes)
 def log_softmax(x: Any, axis: Axis = -1) -> Any:
     """log(softmax(x)) along `axis`, without overflow.
 

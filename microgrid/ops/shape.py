@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from microgrid import time_axis
 from microgrid.errors import OperandError
 from microgrid.numpy_functions import NUMPY_FUNCTIONS
 from microgrid.ops.index import getitem
@@ -20,7 +21,7 @@ def reshaped_back(g: Any, out: Any, x: Any, **settings: Any) -> Any:
     return np.reshape(g, np.shape(x))
 
 
-@primitive(np.reshape, vjp=reshaped_back)
+@primitive(np.reshape, vjp=reshaped_back, view=True, batched=time_axis.reshaped)
 def reshape(x: Any, shape: Any = -1) -> Any:
     """The same elements in another shape; one size may be −1, for whatever is left.
 
@@ -30,7 +31,7 @@ def reshape(x: Any, shape: Any = -1) -> Any:
     return np.reshape(x, shape)
 
 
-@primitive(np.squeeze, vjp=reshaped_back)
+@primitive(np.squeeze, vjp=reshaped_back, view=True, batched=time_axis.reshaped)
 def squeeze(x: Any, axis: Axis = None) -> Any:
     """Without the axes of size 1, or without those named.
 
@@ -40,7 +41,7 @@ def squeeze(x: Any, axis: Axis = None) -> Any:
     return np.squeeze(x, axis=axis)
 
 
-@primitive(np.expand_dims, vjp=reshaped_back)
+@primitive(np.expand_dims, vjp=reshaped_back, view=True, batched=time_axis.reshaped)
 def expand_dims(x: Any, axis: Axis = 0) -> Any:
     """With new axes of size 1 at `axis` of the result.
 
@@ -54,7 +55,16 @@ def transpose_vjp(g: Any, out: Any, x: Any, *, axes: Sequence[int] | None) -> An
     return np.transpose(g, None if axes is None else tuple(np.argsort([axis % len(axes) for axis in axes]).tolist()))
 
 
-@primitive(np.transpose, np.permute_dims, vjp=transpose_vjp, label="T")
+def transpose_over_time(forward: Any) -> time_axis.TimeRule:
+    def rule(values: Any, varies: Any, shape: tuple[int, ...], *, axes: Sequence[int] | None) -> Any:
+        rank = len(shape)
+        order = range(rank)[::-1] if axes is None else [axis % rank for axis in axes]
+        return np.transpose(values[0], (0, *(axis + 1 for axis in order)))
+
+    return rule
+
+
+@primitive(np.transpose, np.permute_dims, vjp=transpose_vjp, label="T", view=True, batched=transpose_over_time)
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Any:
     """With the axes in another order; reversed by default.
 
@@ -73,7 +83,19 @@ def permute(x: ArrayLike, *axes: Any) -> Tensor:
     return transpose(x, tuple(one_sequence(axes)))
 
 
-@primitive(np.swapaxes, vjp=lambda g, out, x, *, axis1, axis2: np.swapaxes(g, axis1, axis2), label="T")
+def swapaxes_over_time(forward: Any) -> time_axis.TimeRule:
+    return lambda values, varies, shape, *, axis1, axis2: np.swapaxes(
+        values[0], time_axis.later_axis(axis1), time_axis.later_axis(axis2)
+    )
+
+
+@primitive(
+    np.swapaxes,
+    vjp=lambda g, out, x, *, axis1, axis2: np.swapaxes(g, axis1, axis2),
+    label="T",
+    view=True,
+    batched=swapaxes_over_time,
+)
 def swapaxes(x: Any, axis1: int = -1, axis2: int = -2) -> Any:
     """With two axes exchanged; by default the last two.
 
@@ -83,7 +105,14 @@ def swapaxes(x: Any, axis1: int = -1, axis2: int = -2) -> Any:
     return np.swapaxes(x, axis1, axis2)
 
 
-@primitive(np.broadcast_to, vjp=lambda g, out, x, *, shape: g)
+def broadcast_over_time(forward: Any) -> time_axis.TimeRule:
+    def rule(values: Any, varies: Any, result: tuple[int, ...], /, *, shape: Any) -> Any:
+        return np.broadcast_to(time_axis.aligned(values[0], True, len(result)), (len(values[0]), *result))
+
+    return rule
+
+
+@primitive(np.broadcast_to, vjp=lambda g, out, x, *, shape: g, view=True, batched=broadcast_over_time)
 def broadcast_to(x: Any, shape: Any = ()) -> Any:
     """Repeated along new or size-1 axes until it has `shape`.
 
@@ -93,7 +122,7 @@ def broadcast_to(x: Any, shape: Any = ()) -> Any:
     return np.broadcast_to(x, shape)
 
 
-@primitive(np.flip, vjp=lambda g, out, x, *, axis: np.flip(g, axis))
+@primitive(np.flip, vjp=lambda g, out, x, *, axis: np.flip(g, axis), view=True, batched=time_axis.along_axes)
 def flip(x: Any, axis: Axis = None) -> Any:
     """With the elements along `axis` in reverse order.
 
@@ -108,7 +137,15 @@ def pad_vjp(g: Any, out: Any, x: Any, *, pad_width: Any, mode: str, constant_val
     return g[tuple(slice(start, start + n) for start, n in zip(before, np.shape(x), strict=True))]
 
 
-@primitive(np.pad, vjp=pad_vjp)
+def pad_over_time(forward: Any) -> time_axis.TimeRule:
+    def rule(values: Any, varies: Any, shape: tuple[int, ...], *, pad_width: Any, **params: Any) -> Any:
+        widths = np.broadcast_to(pad_width, (len(shape), 2)).tolist()
+        return forward(values[0], [(0, 0), *widths], **params)
+
+    return rule
+
+
+@primitive(np.pad, vjp=pad_vjp, batched=pad_over_time)
 def pad(x: Any, pad_width: Any = 0, mode: str = "constant", constant_values: float = 0) -> Any:
     """With a border of a constant; `pad_width` is one int, (before, after), or one such pair per axis.
 
@@ -142,7 +179,7 @@ def concatenate_vjp_of(index: int) -> Rule:
     return rule
 
 
-@primitive(np.concatenate, vjp_of=concatenate_vjp_of, label="concat")
+@primitive(np.concatenate, vjp_of=concatenate_vjp_of, label="concat", batched=time_axis.joined)
 def concatenate(arrays: Any, axis: int | None = 0) -> Any:
     """A sequence of arrays joined along an axis they have; with None, flattened and joined.
 
@@ -156,7 +193,7 @@ def stack_vjp_of(index: int) -> Rule:
     return lambda g, out, operands, *, axis: g[along(axis, index)]
 
 
-@primitive(np.stack, vjp_of=stack_vjp_of)
+@primitive(np.stack, vjp_of=stack_vjp_of, batched=time_axis.joined)
 def stack(arrays: Any, axis: int = 0) -> Any:
     """A sequence of arrays of one shape joined along a new axis.
 

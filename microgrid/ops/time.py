@@ -55,7 +55,13 @@ TIME_STACK = reduction(
     lambda index: lambda g, out, steps: g[index],
     "stack over t",
 )
-TIME_UNSTACK = Primitive("time_unstack", lambda x: x[0], label="t-th of", at_timestep=getitem)
+TIME_UNSTACK = Primitive(
+    "time_unstack",
+    lambda x: x[0],
+    label="t-th of",
+    at_timestep=getitem,
+    batched=lambda values, varies, shape: values[0],
+)
 
 
 def is_time_reduction(node: Tensor) -> bool:

@@ -1,0 +1,322 @@
+"""Which node lives in which memory: what may share, what must outlast the loop that writes it.
+
+Varying nodes live in buffers of rows, one row per timestep. Nodes that are one another's views, a
+state and its next, and the parts of a concatenation share a buffer; buffers whose last reader has run
+serve the next node of their size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from microgrid.graph import Graph
+from microgrid.leaves import Input, State
+from microgrid.ops.shape import concatenate
+from microgrid.schedule import Block, Schedule
+from microgrid.tensor import Tensor
+
+CONCATENATE = concatenate.primitive  # type: ignore[attr-defined]
+
+Kind = Literal["kept", "chunk", "step"]
+"""How long rows live: for the whole run, for one chunk of timesteps, or for one timestep of a loop."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Phase:
+    """Blocks that run one after the other on each chunk of timesteps, all in one direction.
+
+    A phase of one block of kind "once" has no chunks.
+    """
+
+    blocks: tuple[Block, ...]
+    reverse: bool
+
+    @property
+    def once(self) -> bool:
+        return self.blocks[0].kind == "once"
+
+
+def phases(schedule: Schedule) -> list[Phase]:
+    """The blocks of a schedule, grouped into as few phases as directions and reductions over time allow."""
+    found: list[tuple[list[Block], bool | None]] = []
+    for block in schedule.blocks:
+        direction = block.reverse if block.directed else None
+        if found and block.kind != "once" and found[-1][0][0].kind != "once":
+            blocks, held = found[-1]
+            if held is None or direction is None or held == direction:
+                blocks.append(block)
+                found[-1] = (blocks, held if direction is None else direction)
+                continue
+        found.append(([block], direction))
+    return [Phase(tuple(blocks), bool(direction)) for blocks, direction in found]
+
+
+def is_view(node: Tensor) -> bool:
+    """Whether a varying node's rows are views of its first operand's rows."""
+    primitive = node.primitive
+    if primitive is None or isinstance(node, State):
+        return False
+    if not (primitive.view(**node.params) if callable(primitive.view) else primitive.view):
+        return False
+    return primitive.name != "reshape" or is_whole(node.operands[0])
+
+
+def is_whole(node: Tensor) -> bool:
+    """Whether a node's rows hold its elements in order, without gaps: it is no view, or only a reshaped one."""
+    while is_view(node):
+        assert node.primitive is not None
+        if node.primitive.name not in ("reshape", "squeeze", "expand_dims", "stop_gradient"):
+            return False
+        node = node.operands[0]
+    return True
+
+
+@dataclass(slots=True, eq=False)
+class Buffer:
+    """Memory for rows: of one node, and of those that are views or parts of it.
+
+    Attributes
+    ----------
+    owner : Tensor
+        The node whose shape and dtype a row has.
+    state : State or None
+        The state of which the owner is the next: it is the same rows, shifted by one.
+    first, last : int
+        When the buffer is first written and last read, as numbers of instructions.
+    slot : int
+        Which allocation it occupies; buffers that do not live at the same time may share one.
+    """
+
+    owner: Tensor
+    kind: Kind = "step"
+    state: State | None = None
+    first: int = -1
+    last: int = -1
+    slot: int = -1
+
+    @property
+    def row_bytes(self) -> int:
+        return int(self.owner.size * self.owner.dtype.itemsize)
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        return self.owner.shape
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """One piece of memory: rows of `row_bytes` bytes, with one more than timesteps where a state shares it."""
+
+    kind: Kind
+    row_bytes: int
+    extra: bool
+
+
+@dataclass(slots=True, eq=False)
+class Layout:
+    """The memory plan of a schedule.
+
+    Attributes
+    ----------
+    phases : list of Phase
+    buffer : dict of Tensor → Buffer
+        For every varying node that has rows of its own or shares those of another.
+    placed : dict of Tensor → (concatenation, number of the part)
+        Nodes that are written straight into their place in a concatenation.
+    allocations : list of Allocation
+    """
+
+    graph: Graph
+    phases: list[Phase]
+    buffer: dict[Tensor, Buffer] = field(default_factory=dict)
+    placed: dict[Tensor, tuple[Tensor, int]] = field(default_factory=dict)
+    allocations: list[Allocation] = field(default_factory=list)
+
+    def buffers(self) -> list[Buffer]:
+        return list({id(buffer): buffer for buffer in self.buffer.values()}.values())
+
+
+def lay_out(schedule: Schedule, *, share: bool = True) -> Layout:
+    """The memory plan. Without `share` every node has a buffer of its own that lasts: for looking at all values."""
+    graph = schedule.graph
+    layout = Layout(graph, phases(schedule))
+    place_parts(layout, share)
+    assign_buffers(layout)
+    choose_kinds(layout, share)
+    allocate(layout, share)
+    return layout
+
+
+def blocks_of(layout: Layout) -> Iterator[tuple[int, int, Block]]:
+    """(phase number, block number, block), in order."""
+    number = 0
+    for p, phase in enumerate(layout.phases):
+        for block in phase.blocks:
+            yield p, number, block
+            number += 1
+
+
+def place_parts(layout: Layout, share: bool) -> None:
+    """Find the operations whose result can be written straight into the concatenation that reads it."""
+    if not share:
+        return
+    nexts = {state.next for state in layout.graph.states}
+    for _, _, block in blocks_of(layout):
+        if block.kind == "once":
+            continue
+        inside = set(block.nodes)
+        for node in block.nodes:
+            if node.primitive is not CONCATENATE or node.params["axis"] is None:
+                continue
+            for index, part in enumerate(node.operands):
+                if (
+                    part in inside
+                    and part not in layout.placed
+                    and part not in nexts
+                    and not is_view(part)
+                    and part.primitive is not None
+                    and part.primitive.ufunc is not None
+                    and part.dtype == node.dtype
+                ):
+                    layout.placed[part] = (node, index)
+
+
+def assign_buffers(layout: Layout) -> None:
+    """Give every varying node its buffer, shared with the node it is a view, a part or the past of."""
+    graph = layout.graph
+    for node in graph.nodes:
+        if node not in graph.varying or isinstance(node, State) or is_view(node) or node in layout.placed:
+            continue
+        layout.buffer[node] = Buffer(node)
+    for part, (whole, _) in layout.placed.items():
+        layout.buffer[part] = layout.buffer[whole]
+    for state in graph.states:
+        if state.next in graph.varying:
+            shared = layout.buffer[state.next]
+            assert shared.owner is state.next
+            assert shared.state is None
+            shared.state = state
+            layout.buffer[state] = shared
+        else:
+            layout.buffer[state] = Buffer(state)
+    for node in graph.nodes:
+        if node in graph.varying and is_view(node):
+            layout.buffer[node] = layout.buffer[node.operands[0]]
+
+
+def choose_kinds(layout: Layout, share: bool) -> None:
+    """How long the rows of each buffer must live, from where they are written and read."""
+    graph = layout.graph
+    homes: dict[int, set[tuple[int, int]]] = {}
+    made_in: dict[int, Block] = {}
+    for p, number, block in blocks_of(layout):
+        for node in block.nodes:
+            for touched in (node, *(() if isinstance(node, State) else node.operands)):
+                if touched in layout.buffer:
+                    homes.setdefault(id(layout.buffer[touched]), set()).add((p, number))
+            if node in layout.buffer:
+                made_in.setdefault(id(layout.buffer[node]), block)
+    outputs = {id(layout.buffer[output]) for output in graph.outputs if output in layout.buffer}
+    for buffer in layout.buffers():
+        places = homes.get(id(buffer), set())
+        is_loop = id(buffer) in made_in and made_in[id(buffer)].kind == "loop"
+        source = isinstance(buffer.owner, Input | State)
+        if not share or source or id(buffer) in outputs or len({p for p, _ in places}) > 1:
+            buffer.kind = "kept"
+        elif len(places) > 1 or buffer.state is not None or not is_loop:
+            buffer.kind = "chunk"
+        else:
+            buffer.kind = "step"
+
+
+def allocate(layout: Layout, share: bool) -> None:
+    """Assign buffers to allocations: a linear scan over the instructions in the order in which they run.
+
+    Source: M. Poletto and V. Sarkar, Linear scan register allocation, ACM TOPLAS 21 (1999).
+    """
+    order = [(p, node) for p, _, block in blocks_of(layout) for node in block.nodes]
+    of_phase: dict[int, list[int]] = {}
+    for i, (p, node) in enumerate(order):
+        of_phase.setdefault(p, []).append(i)
+        for touched in (node, *(() if isinstance(node, State) else node.operands)):
+            buffer = layout.buffer.get(touched)
+            if buffer is not None:
+                buffer.first = i if buffer.first < 0 else buffer.first
+                buffer.last = i
+    for buffer in layout.buffers():
+        if isinstance(buffer.owner, Input):
+            buffer.first = -1  # filled before everything else
+        if buffer.state is not None and buffer.first >= 0:  # its rows are not read when they are written
+            buffer.first = of_phase[order[buffer.first][0]][0]
+            buffer.last = of_phase[order[buffer.last][0]][-1]
+    outputs = {id(layout.buffer[output]) for output in layout.graph.outputs if output in layout.buffer}
+    forever = {id(b) for b in layout.buffers() if id(b) in outputs or isinstance(b.owner, State)}
+
+    starts: dict[int, list[Buffer]] = {}
+    ends: dict[int, list[Buffer]] = {}
+    for buffer in layout.buffers():
+        starts.setdefault(buffer.first, []).append(buffer)
+        if share and id(buffer) not in forever:
+            ends.setdefault(buffer.last, []).append(buffer)
+    free: dict[Allocation, list[int]] = {}
+
+    def take(buffer: Buffer) -> None:
+        wanted = Allocation(buffer.kind, buffer.row_bytes, buffer.state is not None)
+        if free.get(wanted):
+            buffer.slot = free[wanted].pop()
+        else:
+            buffer.slot = len(layout.allocations)
+            layout.allocations.append(wanted)
+
+    def release(buffer: Buffer) -> None:
+        held = Allocation(buffer.kind, buffer.row_bytes, buffer.state is not None)
+        free.setdefault(held, []).append(buffer.slot)
+
+    for buffer in starts.get(-1, ()):
+        take(buffer)
+    for i, (_, node) in enumerate(order):
+        ending = ends.get(i, [])
+        if can_write_over_operands(node, layout):
+            early = [buffer for buffer in ending if buffer.slot >= 0]
+            for buffer in early:
+                release(buffer)
+            ending = [buffer for buffer in ending if buffer not in early]
+        for buffer in starts.get(i, ()):
+            take(buffer)
+        for buffer in ending:
+            release(buffer)
+
+
+def can_write_over_operands(node: Tensor, layout: Layout) -> bool:
+    """Whether an operation may write into the rows it reads: element by element, each of its own shape."""
+    if node.primitive is None or node.primitive.ufunc is None or isinstance(node, State):
+        return False
+    varying = [operand for operand in node.operands if operand in layout.graph.varying]
+    return all(operand.shape == node.shape and is_whole(operand) for operand in varying)
+
+
+def rows_of_part(whole: Tensor, index: int) -> tuple[Any, ...]:
+    """The index, behind the time axis, of part `index` in the rows of a concatenation."""
+    axis = int(whole.params["axis"]) % whole.ndim
+    start = sum(part.shape[axis] for part in whole.operands[:index])
+    return (slice(None),) * axis + (slice(start, start + whole.operands[index].shape[axis]),)
+
+
+def raw(rows: int, row_bytes: int) -> np.ndarray[Any, Any]:
+    """Memory for so many rows."""
+    return np.empty(rows * row_bytes, np.uint8)
+
+
+def shaped(memory: np.ndarray[Any, Any], rows: int, shape: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:
+    """The memory as rows of a shape and dtype."""
+    rows_of: np.ndarray[Any, Any] = memory.view(dtype).reshape(rows, *shape)
+    return rows_of
+
+
+def is_contiguous(node: Tensor, layout: Layout) -> bool:
+    """Whether the rows of a varying node lie in memory one after the other, without gaps."""
+    return is_whole(node) and layout.buffer[node].owner.size == node.size

@@ -1,0 +1,73 @@
+"""Graphs made from graphs: a copy in which some nodes are others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from microgrid import recording
+from microgrid.graph import Graph
+from microgrid.leaves import State
+from microgrid.ops.time import DELAY, TIME_STACK
+from microgrid.primitive import record
+from microgrid.tensor import Tensor
+
+Remake = Callable[[Tensor, list[Tensor]], Tensor]
+"""(a node of the old graph, its operands in the new one) → the node that stands for it in the new graph."""
+
+
+def rebuilt(graph: Graph, remake: Remake, starts: Mapping[Tensor, Tensor] | None = None) -> Graph:
+    """A copy of the graph, each node remade after its operands.
+
+    States are new; they start from what stands for their initial value, or from the node in `starts`,
+    and take on the node that stands for their next. The outputs are, in order, those of `graph`.
+    """
+    made: dict[Tensor, Tensor] = {}
+    states: dict[State, State] = {}
+    with recording.always(), np.errstate(all="ignore"):  # example values may be anything
+        for node in graph.nodes:
+            if isinstance(node, State):
+                start = starts[node] if starts and node in starts else made[node.initial]
+                made[node] = states[node] = state_like(node, start)
+            else:
+                made[node] = remake(node, [made[operand] for operand in node.operands])
+    for old, new in states.items():
+        new._next = made[old.next]
+    return Graph(*(made[output] for output in graph.outputs))
+
+
+def state_like(node: State, initial: Tensor) -> State:
+    """A state without a next yet, of the name and direction of `node`."""
+    copy = State(initial.value, DELAY, initial, requires_grad=node.requires_grad)
+    copy._name, copy._next, copy._next_place, copy.reverse = node._name, None, "", node.reverse
+    return copy
+
+
+def kept(node: Tensor, operands: list[Tensor]) -> Tensor:
+    """The same operation on other operands of the same values."""
+    if all(new is old for new, old in zip(operands, node.operands, strict=True)):
+        return node
+    copy = Tensor(node.value, node.primitive, params=node.params, requires_grad=node.requires_grad)
+    copy.operands = operands
+    copy._name = node._name
+    return copy
+
+
+def recorded_on(graph: Graph, examples: Mapping[Tensor, Tensor], starts: Mapping[Tensor, Tensor], steps: int) -> Graph:
+    """The graph recorded anew on other examples, as other shapes need: its operations compute.
+
+    `examples` stand for leaves, `starts` for initial values of states; a stack over time holds `steps`
+    timesteps. All other leaves are the graph's own.
+    """
+
+    def remake(node: Tensor, operands: list[Tensor]) -> Tensor:
+        if node.primitive is None:
+            return examples.get(node, node)
+        copy = record(node.primitive, operands, node.params)
+        if node.primitive is TIME_STACK:
+            copy.value = np.repeat(copy.value, steps, axis=0)
+        copy._name = node._name
+        return copy
+
+    return rebuilt(graph, remake, starts)
