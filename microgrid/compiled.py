@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from microgrid import rewrite
 from microgrid.differentiate import check_output, gradients, wanted_nodes
 from microgrid.errors import GradientError, OperandError, SequenceError, UnknownNameError, did_you_mean
 from microgrid.execute.on_numpy import Program
@@ -208,8 +209,12 @@ class Specialised:
             ).outputs
         except OperandError as error:
             raise OperandError(f"{error}{batch_hint(graph, list(examples.values()))}") from None
-        count = len(graph.outputs)
-        outputs, by, states = copy[:count], copy[count : count + len(net.wrt)], copy[count + len(net.wrt) :]
+        count, end = len(graph.outputs), len(graph.outputs) + len(net.wrt)
+
+        def parts(nodes: tuple[Tensor, ...]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+            return list(nodes[:count]), list(nodes[count:end]), list(nodes[end:])
+
+        outputs, by, states = parts(copy)
         for state, now in zip(graph.states, states, strict=True):
             assert isinstance(now, State)
             if now.next.shape != now.shape:
@@ -230,7 +235,7 @@ class Specialised:
                 if found[new].name is None and found[new].primitive is not None:
                     found[new]._name = (f"{graph.names[old]}.grad", None)
         ends = [first(s.next) if s.reverse else last(s.next) for s in states if isinstance(s, State)]
-        self.program = Program(Graph(*outputs, *grads, *ends))
+        self.program = Program(rewrite.program(Graph(*outputs, *grads, *ends)))
         by_name = {node.name: node for node in self.program.graph.inputs}
         self.inputs = [by_name.get(name) for name, _ in net.inputs]
         self.output_names = [graph.names[output] for output in graph.outputs]

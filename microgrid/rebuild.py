@@ -13,12 +13,15 @@ from microgrid.ops.time import DELAY, TIME_STACK
 from microgrid.primitive import record
 from microgrid.tensor import Tensor
 
-Remake = Callable[[Tensor, list[Tensor]], Tensor]
-"""(a node of the old graph, its operands in the new one) → the node that stands for it in the new graph."""
+Made = Mapping[Tensor, Tensor]
+"""The nodes of the old graph that are done, and those that stand for them in the new one."""
+
+Remake = Callable[[Tensor, Made], Tensor]
+"""(a node of the old graph, those made before it) → the node that stands for it in the new graph."""
 
 
 def rebuilt(graph: Graph, remake: Remake, starts: Mapping[Tensor, Tensor] | None = None) -> Graph:
-    """A copy of the graph, each node remade after its operands.
+    """A copy of the graph, each node remade after its operands, and what depends on no timestep before all else.
 
     States are new; they start from what stands for their initial value, or from the node in `starts`,
     and take on the node that stands for their next. The outputs are, in order, those of `graph`.
@@ -26,12 +29,12 @@ def rebuilt(graph: Graph, remake: Remake, starts: Mapping[Tensor, Tensor] | None
     made: dict[Tensor, Tensor] = {}
     states: dict[State, State] = {}
     with recording.always(), np.errstate(all="ignore"):  # example values may be anything
-        for node in graph.nodes:
+        for node in sorted(graph.nodes, key=Tensor.depends_on_time):
             if isinstance(node, State):
                 start = starts[node] if starts and node in starts else made[node.initial]
                 made[node] = states[node] = state_like(node, start)
             else:
-                made[node] = remake(node, [made[operand] for operand in node.operands])
+                made[node] = remake(node, made)
     for old, new in states.items():
         new._next = made[old.next]
     return Graph(*(made[output] for output in graph.outputs))
@@ -44,8 +47,9 @@ def state_like(node: State, initial: Tensor) -> State:
     return copy
 
 
-def kept(node: Tensor, operands: list[Tensor]) -> Tensor:
-    """The same operation on other operands of the same values."""
+def kept(node: Tensor, made: Made) -> Tensor:
+    """The same operation on what stands for its operands, which has the same value."""
+    operands = [made[operand] for operand in node.operands]
     if all(new is old for new, old in zip(operands, node.operands, strict=True)):
         return node
     copy = Tensor(node.value, node.primitive, params=node.params, requires_grad=node.requires_grad)
@@ -61,10 +65,10 @@ def recorded_on(graph: Graph, examples: Mapping[Tensor, Tensor], starts: Mapping
     timesteps. All other leaves are the graph's own.
     """
 
-    def remake(node: Tensor, operands: list[Tensor]) -> Tensor:
+    def remake(node: Tensor, made: Made) -> Tensor:
         if node.primitive is None:
             return examples.get(node, node)
-        copy = record(node.primitive, operands, node.params)
+        copy = record(node.primitive, [made[operand] for operand in node.operands], node.params)
         if node.primitive is TIME_STACK:
             copy.value = np.repeat(copy.value, steps, axis=0)
         copy._name = node._name

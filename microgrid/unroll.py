@@ -345,8 +345,11 @@ def compute_static(
     """The one copy of a static operation; a reduction over time reads every timestep."""
     assert node.primitive is not None
     if node.primitive.over_time is not None:
-        (operand,) = node.operands
-        operands = node.primitive.over_time(copies[operand] if operand in copies else [static[operand]] * steps)
+        operands = [
+            each
+            for operand in node.operands
+            for each in node.primitive.over_time(copies[operand] if operand in copies else [static[operand]] * steps)
+        ]
     else:
         operands = [static[operand] for operand in node.operands]
     made = record(node.primitive, operands, node.params)

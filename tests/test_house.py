@@ -23,7 +23,7 @@ LAYERS = [
     ["sequences"],
     ["unroll", "differentiate", "rebuild"],
     ["schedule"],
-    ["execute"],
+    ["execute", "rewrite"],
     ["compiled"],
     ["functional"],
     ["check", "optim"],

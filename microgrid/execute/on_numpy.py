@@ -31,7 +31,7 @@ from microgrid.leaves import Input, State
 from microgrid.ops.elementwise import positive
 from microgrid.ops.linalg import matmul
 from microgrid.ops.reduce import sum as sum_along
-from microgrid.ops.time import FIRST, LAST, TIME_MEAN, TIME_STACK, TIME_SUM
+from microgrid.ops.time import FIRST, LAST, TIME_MATMUL, TIME_MEAN, TIME_STACK, TIME_SUM
 from microgrid.rebuild import kept, rebuilt
 from microgrid.schedule import Block, schedule
 from microgrid.tensor import PYTHON_NUMBERS, Tensor
@@ -182,19 +182,19 @@ def write_once(node: Tensor, code: Code) -> None:
     if primitive.over_time is None:
         code.define(node, static_call(node, code, [code.static(operand) for operand in node.operands]))
         return
-    (operand,) = node.operands
-    varies = operand in code.layout.graph.varying
-    source = code.see(View(operand, "all")) if varies else code.static(operand)
+    varies = node.operands[0] in code.layout.graph.varying
+    sources = [code.see(View(operand, "all")) if varies else code.static(operand) for operand in node.operands]
     rule = OVER_ALL[primitive] if varies else OVER_REPEATS[primitive]
-    code.define(node, code.call(rule, source, code.see(View(node, "steps"))))
+    code.define(node, code.call(rule, *sources, code.see(View(node, "steps"))))
 
 
-OVER_ALL: dict[Any, Callable[[Array, int], Any]] = {
+OVER_ALL: dict[Any, Callable[..., Any]] = {
     TIME_SUM: lambda x, steps: np.add.reduce(x, 0),
     TIME_MEAN: lambda x, steps: np.add.reduce(x, 0) / steps,
     FIRST: lambda x, steps: x[0].copy(),
     LAST: lambda x, steps: x[-1].copy(),
     TIME_STACK: lambda x, steps: x.copy(),
+    TIME_MATMUL: lambda x, y, steps: np.dot(x.reshape(-1, x.shape[-1]).T, y.reshape(-1, y.shape[-1])),
 }
 """How a reduction over time computes from the rows of all timesteps."""
 

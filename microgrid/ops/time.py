@@ -55,6 +55,26 @@ TIME_STACK = reduction(
     lambda index: lambda g, out, steps: g[index],
     "stack over t",
 )
+
+
+def time_matmul_vjp_of(index: int) -> Rule:
+    def rule(g: Any, out: Any, operands: Any) -> Any:
+        steps = len(operands) // 2
+        if index < steps:
+            return operands[index + steps] @ g.T
+        return operands[index - steps] @ g
+
+    return rule
+
+
+TIME_MATMUL = reduction(
+    "time_matmul",
+    lambda values: sum_of(
+        [x.T @ y for x, y in zip(values[: len(values) // 2], values[len(values) // 2 :], strict=True)]
+    ),
+    time_matmul_vjp_of,
+    "Σ xᵀy over t",
+)
 TIME_UNSTACK = Primitive(
     "time_unstack",
     lambda x: x[0],
@@ -122,6 +142,16 @@ def time_stack(x: ArrayLike) -> Tensor:
     [1.0, 2.0, 3.0]
     """
     return record(TIME_STACK, (x,))
+
+
+def time_matmul(x: ArrayLike, y: ArrayLike) -> Tensor:
+    """Σₜ xₜᵀ yₜ: one value for the whole sequence; (n, i), (n, j) → (i, j).
+
+    >>> x = mg.input([[1.0, 2.0]], name="x")
+    >>> mg.Graph(mg.ops.time.time_matmul(x, x)).unroll(x=[[[1.0, 2.0]], [[3.0, 4.0]]]).output.value.tolist()
+    [[10.0, 14.0], [14.0, 20.0]]
+    """
+    return record(TIME_MATMUL, (x, y))
 
 
 def time_unstack(x: ArrayLike) -> Tensor:

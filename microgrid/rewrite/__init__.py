@@ -1,0 +1,40 @@
+"""Rewrites: graph → graph of the same values that is cheaper to run. Each is one small function.
+
+`network` is for the graph as a user recorded it, before it is differentiated, so that the adjoint
+profits; `program` for the forward graph and its adjoint together.
+"""
+
+from __future__ import annotations
+
+from microgrid.graph import Graph
+from microgrid.rewrite.constants import fold_constants
+from microgrid.rewrite.lower import sigmoid_by_tanh, squares
+from microgrid.rewrite.products import contract_over_time, merge_products, scale_weights
+from microgrid.rewrite.repeated import merge_repeated
+from microgrid.rewrite.slices import (
+    distribute_over_parts,
+    join_scatters,
+    merge_neighbours,
+    scale_before_slicing,
+)
+from microgrid.rewrite.sums import hoist_terms
+
+ROUNDS = 12
+"""More than any network met needs; each round merges one layer of operations on slices."""
+
+
+def network(graph: Graph) -> Graph:
+    """Fewer and larger operations in every timestep."""
+    graph = hoist_terms(merge_products(sigmoid_by_tanh(squares(merge_repeated(graph)))))
+    for _ in range(ROUNDS):
+        before = graph
+        graph = scale_weights(scale_before_slicing(merge_neighbours(graph)))
+        if graph is before:
+            break
+    return hoist_terms(graph)
+
+
+def program(graph: Graph) -> Graph:
+    """As little as possible inside the loops."""
+    graph = distribute_over_parts(join_scatters(fold_constants(graph)))
+    return merge_repeated(fold_constants(contract_over_time(hoist_terms(graph))))

@@ -1,0 +1,147 @@
+"""Products of matrices: fewer and larger ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from microgrid.graph import Graph
+from microgrid.ops.elementwise import add, multiply
+from microgrid.ops.index import getitem
+from microgrid.ops.linalg import matmul
+from microgrid.ops.shape import concatenate
+from microgrid.ops.time import TIME_SUM, time_matmul
+from microgrid.rebuild import Made, kept, rebuilt
+from microgrid.rewrite.reading import (
+    ADD,
+    MATMUL,
+    MULTIPLY,
+    STATIC,
+    TRANSPOSE,
+    is_float,
+    is_number,
+    readers_of,
+    zones_of,
+)
+from microgrid.rewrite.slices import last_axis_slice
+from microgrid.rewrite.sums import Readers
+from microgrid.tensor import Tensor
+
+
+def merge_products(graph: Graph) -> Graph:
+    """The graph in which products of one node with several weights, x@W and x@V, are one with all of them."""
+    zones = zones_of(graph)
+    groups: dict[object, list[Tensor]] = {}
+    for node in graph.nodes:
+        if node.primitive is MATMUL and zones[node] != STATIC:
+            x, weight = node.operands
+            if (
+                weight.ndim == 2
+                and zones[weight] == STATIC
+                and not weight.depends_on_time()
+                and x.dtype == weight.dtype
+            ):
+                groups.setdefault((x, zones[node], weight.dtype), []).append(node)
+    group_of = {node: group for group in groups.values() if len(group) > 1 for node in group}
+    if not group_of:
+        return graph
+    joined: dict[int, Tensor] = {}
+
+    def remake(node: Tensor, made: Made) -> Tensor:
+        if node not in group_of:
+            return kept(node, made)
+        group = group_of[node]
+        if id(group) not in joined:
+            weights = concatenate([made[each.operands[1]] for each in group], axis=1)
+            joined[id(group)] = matmul(made[node.operands[0]], weights)
+        start = sum(each.shape[-1] for each in group[: index_of(node, group)])
+        part = getitem(joined[id(group)], (..., slice(start, start + node.shape[-1])))
+        part._name = node._name
+        return part
+
+    return rebuilt(graph, remake)
+
+
+def index_of(node: Tensor, group: Sequence[Tensor]) -> int:
+    """Where a node stands in a list; == on Tensors compares elements."""
+    return next(i for i, each in enumerate(group) if each is node)
+
+
+def scale_weights(graph: Graph) -> Graph:
+    """The graph in which a constant times x@W + b is x@(W times it) + b times it: the weights are scaled once a run."""
+    readers, zones = readers_of(graph), zones_of(graph)
+    found = False
+
+    def remake(node: Tensor, made: Made) -> Tensor:
+        nonlocal found
+        if node.primitive is MULTIPLY and zones[node] != STATIC and is_float(node):
+            for inner, factor in (node.operands, node.operands[::-1]):
+                if is_scale(factor, node) and inner.primitive in (ADD, MATMUL) and takes_scale(inner, factor, readers):
+                    found = True
+                    scaled = times(inner, factor, made)
+                    scaled._name = node._name
+                    return scaled
+        return kept(node, made)
+
+    result = rebuilt(graph, remake)
+    return result if found else graph
+
+
+def is_scale(factor: Tensor, product: Tensor) -> bool:
+    """Whether a factor is a number or a constant row, which scales the columns."""
+    if is_number(factor):
+        return True
+    return (
+        type(factor) is Tensor
+        and factor.primitive is None
+        and not factor.requires_grad
+        and (factor.shape == product.shape[-1:] and factor.ndim == 1)
+    )
+
+
+def takes_scale(node: Tensor, factor: Tensor, readers: Readers) -> bool:
+    """Whether scaling a node can be left to static values alone."""
+    if not node.depends_on_time():
+        return is_float(node)
+    if len(readers[node]) != 1 or not is_float(node) or node.shape[-1:] != (factor.shape or node.shape[-1:]):
+        return False
+    if node.primitive is ADD:
+        return all(takes_scale(operand, factor, readers) for operand in node.operands)
+    if node.primitive is MATMUL:
+        return node.operands[1].ndim == 2 and not node.operands[1].depends_on_time()
+    if node.primitive is MULTIPLY:
+        return any(not operand.depends_on_time() for operand in node.operands)
+    return last_axis_slice(node) is not None and not factor.shape
+
+
+def times(node: Tensor, factor: Tensor, made: Made) -> Tensor:
+    """What stands for a node that takes a scale, scaled."""
+    if not node.depends_on_time():
+        return multiply(made[node], factor)
+    if node.primitive is ADD:
+        one, two = (times(operand, factor, made) for operand in node.operands)
+        return add(one, two)
+    if node.primitive is MATMUL:
+        x, weight = node.operands
+        return matmul(made[x], multiply(made[weight], factor))
+    if node.primitive is MULTIPLY:
+        fixed, other = sorted(node.operands, key=Tensor.depends_on_time)
+        return multiply(made[other], multiply(made[fixed], factor))
+    return multiply(made[node], factor)
+
+
+def contract_over_time(graph: Graph) -> Graph:
+    """The graph in which Σₜ xₜᵀ gₜ is one product over all timesteps and rows, its terms never made."""
+    zones = zones_of(graph)
+
+    def remake(node: Tensor, made: Made) -> Tensor:
+        if node.primitive is TIME_SUM:
+            (product,) = node.operands
+            if product.primitive is MATMUL and product.operands[0].primitive is TRANSPOSE:
+                (x,), g = product.operands[0].operands, product.operands[1]
+                if x.ndim == 2 == g.ndim and zones[x] != STATIC != zones[g]:
+                    contracted = time_matmul(made[x], made[g])
+                    contracted._name = node._name
+                    return contracted
+        return kept(node, made)
+
+    return rebuilt(graph, remake)

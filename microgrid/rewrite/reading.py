@@ -1,0 +1,61 @@
+"""What a rewrite asks about a graph: who reads a node, and in which cycle it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from microgrid.cycles import is_cyclic, strong_components
+from microgrid.graph import Graph
+from microgrid.ops import elementwise, linalg, reduce, shape
+from microgrid.primitive import Primitive
+from microgrid.tensor import PYTHON_NUMBERS, Tensor
+
+
+def primitive_of(function: Callable[..., Any]) -> Primitive:
+    """The primitive that a public function records."""
+    declared: Primitive = function.primitive  # type: ignore[attr-defined]
+    return declared
+
+
+ADD, MULTIPLY = primitive_of(elementwise.add), primitive_of(elementwise.multiply)
+MATMUL, SUM = primitive_of(linalg.matmul), primitive_of(reduce.sum)
+TRANSPOSE, RESHAPE = primitive_of(shape.transpose), primitive_of(shape.reshape)
+CONCATENATE = primitive_of(shape.concatenate)
+
+
+def readers_of(graph: Graph) -> dict[Tensor, list[Tensor | None]]:
+    """For each node those that read it, once per operand, through delays too; None stands for the user."""
+    readers: dict[Tensor, list[Tensor | None]] = {node: [] for node in graph.nodes}
+    for tail, head, _ in graph.edges():
+        readers[tail].append(head)
+    for output in graph.outputs:
+        readers[output].append(None)
+    return readers
+
+
+STATIC, OUTSIDE = -2, -1
+
+
+def zones_of(graph: Graph) -> dict[Tensor, int]:
+    """For each node the number of the cycle it stands in; OUTSIDE of all cycles, or STATIC."""
+    zones = {node: OUTSIDE if node in graph.varying else STATIC for node in graph.nodes}
+    for number, component in enumerate(strong_components(graph)):
+        if is_cyclic(component):
+            zones.update(dict.fromkeys(component, number))
+    return zones
+
+
+def is_number(node: Tensor) -> bool:
+    """Whether a node is a plain number written in an expression."""
+    return (
+        type(node) is Tensor
+        and node.primitive is None
+        and not node.requires_grad
+        and node.name is None
+        and type(node.value) in PYTHON_NUMBERS
+    )
+
+
+def is_float(node: Tensor) -> bool:
+    return node.dtype.kind == "f"
