@@ -225,7 +225,8 @@ class Specialised:
         for old, new in zip(graph.outputs, outputs, strict=True):
             if new.name is None and new.primitive is not None:
                 new._name = (graph.names[old], None)
-        network = Graph(*outputs, *by)
+        network = rewrite.network(Graph(*outputs, *by, *states))
+        outputs, by, states = parts(network.outputs)
         grads: list[Tensor] = []
         if net.loss is not None:
             loss = outputs[graph.outputs.index(net.loss)]

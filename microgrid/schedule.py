@@ -83,7 +83,7 @@ def heading(block: Block) -> str:
 
 
 def schedule(graph: Graph) -> Schedule:
-    """The schedule of a graph: each operation as late as its readers allow, and in as few blocks.
+    """The schedule of a graph: what needs no timestep first, the rest as late as its readers allow, in few blocks.
 
     Raises
     ------
@@ -117,10 +117,11 @@ def schedule(graph: Graph) -> Schedule:
             read_by[home[tail]].add(home[head])
             reads[home[head]].add(home[tail])
 
+    first = {i: None for i, part in enumerate(components) if not part[0].depends_on_time()}
     waiting = [len(readers) for readers in read_by]
     ready: dict[Kind, list[int]] = {"once": [], "all": [], "loop": []}
     for i, count in enumerate(waiting):
-        if not count:
+        if not count and i not in first:
             ready[kinds[i]].append(i)
     last_first: list[Block] = []
     while any(ready.values()):  # from the end: an operation is taken when all of its readers are
@@ -132,11 +133,13 @@ def schedule(graph: Graph) -> Schedule:
             taken.append(i)
             for operand in reads[i]:
                 waiting[operand] -= 1
-                if not waiting[operand]:
+                if not waiting[operand] and operand not in first:
                     ready[kinds[operand]].append(operand)
             if kind == "loop" or (kind == "all" and isinstance(components[i][0], State)):
                 break  # a direction of time: a block of its own
         nodes = tuple(node for i in reversed(taken) for node in components[i])
         reverse = any(isinstance(node, State) and node.reverse for node in nodes)
         last_first.append(Block(kind, nodes, reverse))
+    if first:
+        last_first.append(Block("once", tuple(components[i][0] for i in first)))
     return Schedule(graph, tuple(reversed(last_first)))

@@ -250,8 +250,9 @@ def allocate(layout: Layout, share: bool) -> None:
     for buffer in layout.buffers():
         if isinstance(buffer.owner, Input):
             buffer.first = -1  # filled before everything else
-        if buffer.state is not None and buffer.first >= 0:  # its rows are not read when they are written
-            buffer.first = of_phase[order[buffer.first][0]][0]
+        if (buffer.state is not None or isinstance(buffer.owner, State)) and buffer.first >= 0:
+            # written before its phase begins, and read at other steps than it is written
+            buffer.first = of_phase[order[buffer.first][0]][0] - 1
             buffer.last = of_phase[order[buffer.last][0]][-1]
     outputs = {id(layout.buffer[output]) for output in layout.graph.outputs if output in layout.buffer}
     forever = {id(b) for b in layout.buffers() if id(b) in outputs or isinstance(b.owner, State)}
