@@ -116,11 +116,36 @@ def computed_start() -> mg.Graph:
     return mg.Graph(loss=mg.time_sum(mg.sum(mg.square(h.next))))
 
 
+def bidirectional() -> mg.Graph:
+    x, target = mg.input(np.zeros((2, 3)), name="x"), mg.input(np.zeros((2, 1)), name="target")
+    h, k = mg.state(np.zeros((2, 4)), name="h"), mg.state(np.zeros((2, 4)), name="k", reverse=True)
+    h.next = mg.tanh(x @ weight("W", 3, 4) + h @ weight("U", 4, 4))
+    k.next = mg.tanh(x @ weight("A", 3, 4) + k @ weight("B", 4, 4))
+    y = (h.next @ weight("V", 4, 1) + k.next @ weight("C", 4, 1)).named("y")
+    return mg.Graph(loss=mg.time_mean(mg.mean((y - target) ** 2)))
+
+
+def reverse_rnn() -> mg.Graph:
+    x, k = mg.input(np.zeros((2, 3)), name="x"), mg.state(weight("k0", 2, 4), name="k", reverse=True)
+    k.next = mg.tanh(x @ weight("W", 3, 4) + k @ weight("U", 4, 4))
+    return mg.Graph(y=k.next @ weight("V", 4, 1))
+
+
+def forward_then_reverse() -> mg.Graph:
+    """A reverse cycle that reads a forward one: the gradient of the loss by u, as one would write it by hand."""
+    u, x = mg.parameter(0.5, name="u"), mg.input(1.0, name="x")
+    h, g = mg.state(0.1, name="h"), mg.state(0.0, name="g", reverse=True)
+    h.next = mg.tanh(u * h + x)
+    g.next = (2 * h.next + u * g) * (1 - h.next**2)
+    return mg.Graph(loss=mg.time_sum(h.next**2), du=mg.time_sum(h * g.next))
+
+
 NETWORKS: dict[str, Callable[[], mg.Graph]] = {
     network.__name__: network
     for network in (
         *(scalar, rnn, lstm, gru, stacked, delay_line, coupled),
         *(fed_back, learnable_start, normalised, odd_delays, embedding),
         *(static_operations, computed_start),
+        *(bidirectional, reverse_rnn, forward_then_reverse),
     )
 }

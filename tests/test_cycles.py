@@ -157,6 +157,43 @@ def test_recurrence_over_k_delays_is_one_cycle_with_k_states():
     assert len(cycle.path) == 4 + 3 + 1
 
 
+# --- backwards in time --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_cycle_knows_whether_it_runs_backwards_in_time(reverse):
+    h = mg.state(0.0, name="h", reverse=reverse)
+    h.next = mg.tanh(h)
+    (cycle,) = mg.Graph(h.next).cycles
+    assert cycle.reverse is reverse
+    assert str(cycle) == "h → tanh → h"
+
+
+def test_bidirectional_network_has_a_cycle_of_each_direction():
+    x = mg.input(np.ones((1, 2)), name="x")
+    h, k = mg.state(np.zeros((1, 2)), name="h"), mg.state(np.zeros((1, 2)), name="k", reverse=True)
+    h.next = mg.tanh(x + h @ weights(2, 2))
+    k.next = mg.tanh(x + k @ weights(2, 2))
+    cycles = mg.Graph(mg.sum(h.next * k.next)).cycles
+    assert {cycle.states[0].name: cycle.reverse for cycle in cycles} == {"h": False, "k": True}
+
+
+def test_reverse_cycle_that_reads_a_forward_one_is_listed_after_it():
+    h, g = mg.state(0.0, name="h"), mg.state(0.0, name="g", reverse=True)
+    h.next = mg.tanh(h)
+    g.next = g * h
+    assert [(names(cycle.states), cycle.reverse) for cycle in mg.Graph(g.next).cycles] == [
+        (["h"], False),
+        (["g"], True),
+    ]
+
+
+def test_reverse_delay_is_no_cycle():
+    x, coming = mg.input(1.0, name="x"), mg.state(0.0, name="coming", reverse=True)
+    coming.next = x
+    assert mg.Graph(x - coming).cycles == []
+
+
 # --- no cycle ---------------------------------------------------------------------------------------
 
 
@@ -222,7 +259,8 @@ def test_cycles_of_different_networks_are_different_and_compare_without_error():
 @st.composite
 def random_network(draw):
     """A network of scalars: states, inputs, parameters, then operations on any earlier nodes, then nexts."""
-    states = [mg.state(0.1 * (i + 1), name=f"s{i}") for i in range(draw(st.integers(1, 5)))]
+    count = draw(st.integers(1, 5))
+    states = [mg.state(0.1 * (i + 1), name=f"s{i}", reverse=draw(st.booleans())) for i in range(count)]
     nodes = [*states, mg.input(0.3, name="x"), mg.parameter(0.7, name="w")]
     for i in range(draw(st.integers(0, 14))):
         one, two = draw(st.sampled_from(nodes)), draw(st.sampled_from(nodes))
@@ -265,6 +303,7 @@ def test_nodes_in_cycles_are_those_that_reach_themselves(net):
     for cycle in net.cycles:
         assert set(cycle.states) == {node for node in cycle.nodes if isinstance(node, mg.State)}
         assert len(cycle.nodes) == len(set(cycle.nodes))
+        assert cycle.reverse in {state.reverse for state in cycle.states}
 
 
 @settings(deadline=None, max_examples=100)

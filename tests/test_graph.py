@@ -98,6 +98,19 @@ def test_varying_are_inputs_states_and_what_depends_on_them_within_a_timestep():
     assert net.varying | static < set(net.nodes)
 
 
+def test_what_is_spread_over_time_varies_and_what_it_reads_does_not():
+    b, x = mg.parameter(np.zeros((4, 2)), name="b"), mg.input(np.zeros(2), name="x")
+    row, stacked = mg.time_unstack(b), mg.time_stack(x)
+    again = mg.time_unstack(2 * stacked)
+    net = mg.Graph(row + again)
+    assert net.varying == {x, row, again, net.output}
+
+
+def test_a_state_runs_forwards_unless_it_is_said_to_run_backwards():
+    assert mg.state(0.0).reverse is False
+    assert mg.state(np.zeros(2), name="k", reverse=True).reverse is True
+
+
 def test_graph_needs_tensors_as_outputs():
     with pytest.raises(OperandTypeError, match="at least one output"):
         mg.Graph()

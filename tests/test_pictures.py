@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from networks import NETWORKS, lstm, rnn, scalar
+from networks import NETWORKS, bidirectional, lstm, reverse_rnn, rnn, scalar, weight
 
 import microgrid as mg
 import viz
@@ -23,9 +23,92 @@ SNAPSHOTS = Path(__file__).parent / "snapshots"
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-@pytest.fixture(params=NETWORKS, scope="module")
+def neighbours():
+    """One node is the next of a forward and of a reverse state, both with a start that is learned."""
+    x, past = mg.input(0.5, name="x"), mg.state(mg.parameter(0.0, name="p0"), name="past")
+    future = mg.state(mg.parameter(0.0, name="f0"), name="future", reverse=True)
+    past.next = future.next = x
+    return mg.Graph(y=0.25 * past + 0.5 * x + 0.25 * future)
+
+
+def bidirectional_lstm():
+    """More on the rows of the states than stands there at first."""
+    x, ends = mg.input(np.zeros((2, 3)), name="x"), []
+    for reverse in (False, True):
+        c, h = (mg.state(np.zeros((2, 4)), name=f"{name}{reverse:d}", reverse=reverse) for name in "ch")
+        i, f, o, g = mg.split(x @ weight(f"W{reverse:d}", 3, 16) + h @ weight(f"U{reverse:d}", 4, 16), 4, axis=1)
+        c.next = mg.sigmoid(f) * c + mg.sigmoid(i) * mg.tanh(g)
+        h.next = mg.sigmoid(o) * mg.tanh(c.next)
+        ends.append(h.next)
+    return mg.Graph(y=mg.concatenate(ends, axis=1))
+
+
+def odd_reverse_delays():
+    """A reverse state that is its own next, one whose next never varies, two that share theirs, one that delays one."""
+    h, k, a, b, c = (mg.state(0.0, name=name, reverse=True) for name in "hkabc")
+    h.next, k.next, c.next = h, mg.parameter(2.0, name="W") * 3.0, b
+    a.next = b.next = mg.tanh(mg.input(0.1, name="x") + a)
+    return mg.Graph(out=h * k + a * b + c)
+
+
+def starts_of_every_kind():
+    """Starts that timesteps read as well, that two directions share, behind a reduction over time, and computed."""
+    x, s, w, both = mg.input(np.zeros((1, 3)), name="x"), *(weight(name, 1, 3) for name in ("s", "w", "both"))
+    h, g = mg.state(s, name="h"), mg.state(both, name="g", reverse=True)
+    h.next = mg.tanh(mg.tanh(x + h) * 2.0)
+    g.next = mg.tanh(g + mg.exp(h.next) * s)
+    k, d = mg.state(mg.tanh(mg.last(h.next)), name="k", reverse=True), mg.state(mg.last(g.next), name="d")
+    e, f = mg.state(mg.exp(w), name="e", reverse=True), mg.state(both, name="f")
+    k.next, d.next, e.next, f.next = mg.tanh(k + g.next), mg.tanh(d), mg.sin(e), mg.sin(f)
+    return mg.Graph(loss=mg.time_mean(mg.sum(k.next * d.next * e.next * f.next)))
+
+
+def learnable_delay_lines():
+    """Learnable starts of states beside which other nodes stand."""
+    x, node, total = mg.input(0.5, name="x"), None, 0.0
+    for reverse in (False, True):
+        node = x
+        for k in range(3):
+            start = mg.parameter(float(k), name=f"s{k}{reverse:d}")
+            past = mg.state(start, name=f"d{k}{reverse:d}", reverse=reverse)
+            past.next = node
+            total, node = total + 0.5 * past, past
+    return mg.Graph(y=total)
+
+
+def read_again():
+    """Timesteps read, and states take as their next, what stands high above reductions over time."""
+    x, h, k = (
+        mg.input(np.zeros(3), name="x"),
+        mg.state(np.zeros(3), name="h"),
+        mg.state(np.zeros(3), name="k", reverse=True),
+    )
+    p, q = mg.state(0.0, name="p"), mg.state(0.0, name="q", reverse=True)
+    h.next = mg.tanh(x + h)
+    whole, top = mg.time_stack(h.next), weight("top", 3)
+    k.next = 0.5 * k + mg.time_unstack(whole / 2 + mg.mean(whole))
+    p.next, q.next = mg.time_sum(mg.sum(x)), mg.time_sum(mg.sum(x)) / 2
+    return mg.Graph(y=mg.time_sum(mg.sum(mg.exp(k.next) * top * p * q)))
+
+
+def read_past_a_weight():
+    """A value from behind a reduction over time comes down where a weight above the timesteps would stand."""
+    y = mg.exp(mg.exp(mg.exp(mg.input(np.zeros(3), name="x"))))
+    return mg.Graph(y=y * weight("top", 3) - mg.time_mean(y) / 2)
+
+
+PICTURED = NETWORKS | {
+    network.__name__: network
+    for network in (
+        *(neighbours, bidirectional_lstm, odd_reverse_delays),
+        *(starts_of_every_kind, learnable_delay_lines, read_again, read_past_a_weight),
+    )
+}
+
+
+@pytest.fixture(params=PICTURED, scope="module")
 def net(request):
-    return NETWORKS[request.param]()
+    return PICTURED[request.param]()
 
 
 def toy():
@@ -63,12 +146,14 @@ def expected_edges(graph, steps, rolled):
         times = range(steps) if node in graph.varying else [None]
         for t in times:
             if isinstance(node, State):
+                first = steps - 1 if node.reverse else 0
                 if rolled:
                     edges[f"{node_id(graph, node.next)}->{node_id(graph, node)}"] += 1
-                elif t:
-                    edges[f"{node_id(graph, node.next, t - 1)}->{node_id(graph, node, t)}"] += 1
-                if not t and is_drawn(graph, node.initial):
-                    edges[f"{node_id(graph, node.initial)}->{node_id(graph, node, 0)}"] += 1
+                elif t != first:
+                    source = t + 1 if node.reverse else t - 1
+                    edges[f"{node_id(graph, node.next, source)}->{node_id(graph, node, t)}"] += 1
+                if t == first and is_drawn(graph, node.initial):
+                    edges[f"{node_id(graph, node.initial)}->{node_id(graph, node, t)}"] += 1
                 continue
             over_time = node.primitive is not None and node.primitive.over_time
             for operand in node.operands:
@@ -183,15 +268,21 @@ def test_a_node_stands_at_the_same_place_in_every_timestep(net):
 
 
 @pytest.mark.parametrize(
-    "name", ["scalar", "rnn", "lstm", "gru", "stacked", "coupled", "fed_back", "embedding", "static_operations"]
+    "name",
+    [
+        *("scalar", "rnn", "lstm", "gru", "stacked", "coupled", "fed_back", "embedding", "static_operations"),
+        *("bidirectional", "reverse_rnn", "forward_then_reverse", "bidirectional_lstm", "starts_of_every_kind"),
+    ],
 )
-def test_a_state_stands_left_of_its_next_at_the_same_height_and_its_delay_runs_level(name):
-    net = NETWORKS[name]()
+def test_a_state_stands_beside_its_next_at_the_same_height_and_its_delay_runs_level(name):
+    """Left of it, so that the delay runs on to the right; a reverse state right of it."""
+    net = PICTURED[name]()
     scene = viz.draw(net.unroll(steps=2)).scene
     for state in net.states:
         here, following = (scene.boxes[node_id(net, node, 0)] for node in (state, state.next))
         assert here.y == pytest.approx(following.y)
-        assert here.right[0] < following.left[0]
+        left, right = (following, here) if state.reverse else (here, following)
+        assert left.right[0] < right.left[0]
     delays = [wire for wire in scene.wires if wire.kind == "delay"]
     assert len(delays) == len(net.states)
     for wire in delays:
@@ -208,8 +299,38 @@ def test_computation_flows_upwards(net):
 def test_the_delay_is_a_dashed_labelled_edge_back(net):
     back = [wire for wire in viz.draw(net).scene.wires if wire.kind == "delay back"]
     assert len(back) == len(net.states)
-    assert {wire.label for wire in back} == ({"t−1"} if net.states else set())
+    assert Counter((wire.head, wire.label) for wire in back) == Counter(
+        (node_id(net, state), "t+1" if state.reverse else "t−1") for state in net.states
+    )
     assert viz.draw(net).source.count("dashed") == len(net.states)
+
+
+def test_the_loop_of_a_reverse_state_runs_the_other_way_round():
+    net = bidirectional()
+    scene = viz.draw(net).scene
+    for state in net.states:
+        here, following = (scene.boxes[node_id(net, node)] for node in (state, state.next))
+        (loop,) = [wire for wire in scene.wires if wire.kind == "delay back" and wire.head == here.id]
+        leaves, arrives = (following.left, here.right) if state.reverse else (following.right, here.left)
+        assert loop.route[0] == pytest.approx(leaves)
+        assert loop.route[-1] == pytest.approx(arrives)
+
+
+def test_a_node_that_both_directions_delay_stands_between_its_states():
+    net = neighbours()
+    boxes = viz.draw(net).scene.boxes
+    past, x, future = (boxes[node_id(net, net[name])] for name in ("past", "x", "future"))
+    assert past.y == pytest.approx(x.y) == pytest.approx(future.y)
+    assert past.right[0] < x.left[0] < x.right[0] < future.left[0]
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_learnable_start_stands_outside_the_timestep_at_which_its_state_starts(steps):
+    net = neighbours()
+    for scene in (viz.draw(net.unroll(steps=steps)).scene, viz.draw(net).scene):
+        frames = list(scene.frames.values())
+        assert scene.boxes[node_id(net, net["p0"])].right[0] < frames[0].left
+        assert scene.boxes[node_id(net, net["f0"])].left[0] > frames[-1].right
 
 
 def test_weights_stand_once_outside_the_timesteps(net):
@@ -233,6 +354,14 @@ def test_names_shapes_and_operations_are_written():
     written = texts(viz.draw(rnn()))
     assert {"x", "h", "W", "U", "V", "target", "h @ U", "h′ = tanh", "y = h′ @ V", "loss = mean over t"} <= set(written)
     assert {"2 × 3", "4 × 4", "every timestep t", "t−1"} <= set(written)
+
+
+def test_a_state_that_is_an_output_says_when_its_value_is_that_of_its_next():
+    x, past, future = mg.input(0.0, name="x"), mg.state(0.0), mg.state(0.0, reverse=True)
+    past.next = future.next = x
+    net = mg.Graph(past=past, future=future)
+    for picture in (viz.draw(net), viz.draw(net.unroll(steps=2))):
+        assert {"past = t−1", "future = t+1"} <= set(texts(picture))
 
 
 def test_plain_numbers_are_written_on_the_operation_that_reads_them():
@@ -303,6 +432,9 @@ def structure(source):
         "rnn_unrolled": lambda: viz.draw(rnn().unroll(steps=2)),
         "scalar_before_after": lambda: viz.before_after(scalar(), steps=2),
         "lstm_rolled": lambda: viz.draw(lstm()),
+        "bidirectional_rolled": lambda: viz.draw(bidirectional()),
+        "reverse_rnn_unrolled": lambda: viz.draw(reverse_rnn().unroll(steps=2)),
+        "forward_then_reverse_before_after": lambda: viz.before_after(NETWORKS["forward_then_reverse"](), steps=2),
     }.items(),
 )
 def test_dot_source_is_as_it_was(name, make):

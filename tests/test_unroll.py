@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import microgrid as mg
 from microgrid.errors import (
@@ -676,6 +678,419 @@ def test_dag_backward_from_an_output_per_timestep_says_what_to_do():
         dag.backward()
     dag["add_1", 1].backward()
     assert [dag["x", t].grad for t in range(2)] == [1, 1]
+
+
+# --- backwards in time ------------------------------------------------------------------------------
+
+
+def complex_step(f, arrays):
+    """The gradient of f(*arrays) by complex-step differentiation, which does not round: one array per argument."""
+    gradients = []
+    for number, array in enumerate(arrays):
+        gradient = np.zeros(np.shape(array))
+        for index in np.ndindex(gradient.shape):
+            moved = [np.array(other, dtype=complex) for other in arrays]
+            moved[number][index] += 1e-30j
+            gradient[index] = np.imag(f(*moved)) / 1e-30
+        gradients.append(gradient)
+    return gradients
+
+
+def run_forwards(xs, W, U, start):
+    """The values of tanh(x W + h U) from the first timestep to the last."""
+    values = []
+    for x in xs:
+        start = np.tanh(x @ W + start @ U)
+        values.append(start)
+    return np.stack(values)
+
+
+def run_backwards(xs, W, U, start):
+    """The same from the last timestep to the first, in the order of the timesteps."""
+    return run_forwards(xs[::-1], W, U, start)[::-1]
+
+
+BIDIRECTIONAL = {"W": (3, 4), "U": (4, 4), "h0": (2, 4), "A": (3, 4), "B": (4, 4), "k0": (2, 4), "V": (4, 1)}
+
+
+def bidirectional(values):
+    """A forward and a reverse RNN over one input, the loss of both; `values` by the names of BIDIRECTIONAL."""
+    p = {name: mg.parameter(value, name=name) for name, value in values.items()}
+    x = mg.input(np.zeros((2, 3)), name="x")
+    h, k = mg.state(p["h0"], name="h"), mg.state(p["k0"], name="k", reverse=True)
+    h.next = mg.tanh(x @ p["W"] + h @ p["U"])
+    k.next = mg.tanh(x @ p["A"] + k @ p["B"])
+    return mg.Graph(loss=mg.time_mean(mg.sum(((h.next * k + h * k.next) @ p["V"]) ** 2)))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_bidirectional_rnn_equals_numpy_in_values_and_gradients(steps):
+    rng = np.random.default_rng(4)
+    values = {name: 0.7 * rng.normal(size=shape) for name, shape in BIDIRECTIONAL.items()}
+    xs = rng.normal(size=(steps, 2, 3))
+
+    def loss(xs, W, U, h0, A, B, k0, V):
+        h_next, k_next = run_forwards(xs, W, U, h0), run_backwards(xs, A, B, k0)
+        h, k = np.concatenate([h0[None], h_next[:-1]]), np.concatenate([k_next[1:], k0[None]])
+        return np.sum(((h_next * k + h * k_next) @ V) ** 2) / len(xs)
+
+    net = bidirectional(values)
+    dag = net.unroll(x=xs)
+    dag.backward()
+    k_next = run_backwards(xs, values["A"], values["B"], values["k0"])
+    np.testing.assert_allclose(dag.values("k.next"), k_next, rtol=1e-13)
+    np.testing.assert_allclose(dag.values("k"), np.concatenate([k_next[1:], values["k0"][None]]), rtol=1e-13)
+    np.testing.assert_allclose(dag.output.value, loss(xs, *values.values()), rtol=1e-13)
+    by_x, *by_parameter = complex_step(loss, [xs, *values.values()])
+    np.testing.assert_allclose(dag.grads("x"), by_x, rtol=1e-10, atol=1e-13)
+    for name, expected in zip(values, by_parameter, strict=True):
+        assert np.abs(expected).max() > 1e-3
+        np.testing.assert_allclose(net[name].grad, expected, rtol=1e-10, atol=1e-13, err_msg=name)
+
+
+def test_cycles_of_both_directions_may_read_one_another_in_turn():
+    """Forwards, backwards over that, forwards over both, and a reduction of the second in the third."""
+    xs, parameters = np.random.default_rng(5).normal(size=6), [0.7, -0.4, 0.9, 0.2, -0.3]
+
+    def loss(xs, a, b, c, start, end):
+        h, hs = 0.0, []
+        for x in xs:
+            h = np.tanh(a * h + x)
+            hs.append(h)
+        g, gs = end, []
+        for h in hs[::-1]:
+            g = np.sin(b * g + h)
+            gs.insert(0, g)
+        p, total = start, 0.0
+        for h, g, later in zip(hs, gs, [*gs[1:], end], strict=True):
+            p = np.tanh(c * p * g + sum(gs) * h + later)
+            total = total + p * p
+        return total
+
+    a, b, c, start, end = (mg.parameter(v, name=n) for v, n in zip(parameters, "abcse", strict=True))
+    x, h, p = mg.input(0.0, name="x"), mg.state(0.0, name="h"), mg.state(start, name="p")
+    g = mg.state(end, name="g", reverse=True)
+    h.next = mg.tanh(a * h + x)
+    g.next = mg.sin(b * g + h.next)
+    p.next = mg.tanh(c * p * g.next + mg.time_sum(g.next) * h.next + g)
+    dag = mg.Graph(loss=mg.time_sum(p.next * p.next)).unroll(x=xs)
+    dag.backward()
+    np.testing.assert_allclose(dag.output.value, loss(xs, *parameters), rtol=1e-13)
+    by_x, *by_parameter = complex_step(loss, [xs, *parameters])
+    np.testing.assert_allclose(dag.grads("x"), by_x, rtol=1e-10)
+    np.testing.assert_allclose([node.grad for node in (a, b, c, start, end)], by_parameter, rtol=1e-10)
+
+
+def test_adjoint_written_as_a_reverse_state_is_what_backpropagation_finds():
+    u, x = mg.parameter(0.6, name="u"), mg.input(0.0, name="x")
+    h, g = mg.state(0.1, name="h"), mg.state(0.0, name="g", reverse=True)
+    h.next = mg.tanh(u * h + x)
+    g.next = (2 * h.next + u * g) * (1 - h.next**2)
+    net = mg.Graph(loss=mg.time_sum(h.next**2), du=mg.time_sum(h * g.next))
+    dag = net.unroll(x=[1.0, -0.5, 0.3, 0.8])
+    dag["loss"].backward()
+    np.testing.assert_allclose(dag["du"].value, u.grad, rtol=1e-13)
+    np.testing.assert_allclose(dag.values(g.next), dag.grads("x"), rtol=1e-13)
+
+
+def test_delay_edges_of_a_reverse_state_run_from_next_to_the_state_one_timestep_earlier():
+    r = mg.state(0.5, name="r", reverse=True)
+    r.next = mg.tanh(r).named("after")
+    net = mg.Graph(r.next)
+    dag = net.unroll(steps=4)
+    assert dag["r", 3].operands[0] is r.initial
+    for t in range(3):
+        assert dag["r", t].operands[0] is dag["after", t + 1]
+    for copies in dag.copies.values():
+        assert len({id(copy) for copy in copies} | {id(node) for node in net}) == 4 + len(net)
+    position = {node: i for i, node in enumerate(dag.nodes)}
+    assert all(position[operand] < position[node] for node in dag.nodes for operand in node.operands)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_chain_of_k_reverse_delays_shifts_by_k_timesteps_the_other_way(k):
+    node = x = mg.input(0.0, name="x")
+    for i in range(k):
+        coming = mg.state(-float(i), name=f"coming{i}", reverse=True)
+        coming.next = node
+        node = coming
+    xs = [1.0, 2.0, 3.0, 4.0]
+    net = mg.Graph(mg.time_stack(node))
+    dag = net.unroll(x=xs)
+    assert net.cycles == []
+    assert dag.output.value.tolist() == [*xs, *(-float(i) for i in range(k))][k : k + 4]
+    dag.backward(np.array([1.0, 10.0, 100.0, 1000.0]))
+    assert dag.grads(x).tolist() == [*[0.0] * k, *(10.0**t for t in range(4 - k))][:4]
+
+
+def test_forward_and_reverse_delay_of_one_node_are_its_neighbours():
+    x, past = mg.input(0.0, name="x"), mg.state(mg.parameter(-1.0, name="before"), name="past")
+    coming = mg.state(mg.parameter(-2.0, name="after"), name="coming", reverse=True)
+    past.next = coming.next = x
+    net = mg.Graph(mg.time_sum((past + 10 * coming) * x))
+    dag = net.unroll(x=[1.0, 2.0, 3.0])
+    dag.backward()
+    assert dag.values("past").tolist() == [-1, 1, 2]
+    assert dag.values("coming").tolist() == [2, 3, -2]
+    assert (net["before"].grad, net["after"].grad) == (1, 30)
+    assert dag.grads("x").tolist() == [-1 + 20 + 2, 1 + 30 + 3 + 10, 2 - 20 + 20]
+
+
+def test_reverse_delay_of_a_static_node_ends_with_its_initial_value():
+    W, start = mg.parameter(3.0, name="W"), mg.parameter(-1.0, name="start")
+    seen = mg.state(start, name="seen", reverse=True)
+    seen.next = W * 2
+    dag = mg.Graph(mg.time_sum(seen)).unroll(steps=4)
+    dag.backward()
+    assert dag.values("seen").tolist() == [6, 6, 6, -1]
+    assert (W.grad, start.grad) == (6, 1)
+    assert dag.state == {"seen": 6}
+
+
+def test_reverse_state_that_keeps_its_value():
+    x, start = mg.input(0.0, name="x"), mg.parameter(3.0, name="start")
+    h = mg.state(start, name="h", reverse=True)
+    h.next = h
+    dag = mg.Graph(mg.time_sum(h * x)).unroll(x=[1.0, 2.0, 4.0])
+    dag.backward()
+    assert dag.values("h").tolist() == [3, 3, 3]
+    assert dag.output.value == 21
+    assert start.grad == 7
+    assert dag["h", 2].operands[0] is start
+    assert dag["h", 0].operands[0] is dag["h", 1]
+    assert dag.state == {"h": 3}
+
+
+def discounted():
+    """r(t) = x(t) + 0.5 r(t+1), the discounted sum of what is to come."""
+    x, r = mg.input(0.0, name="x"), mg.state(0.0, name="r", reverse=True)
+    r.next = x + 0.5 * r
+    return mg.Graph(first=mg.first(r.next), last=mg.last(r.next))
+
+
+def test_state_of_a_reverse_state_is_the_value_of_next_at_the_first_timestep():
+    dag = discounted().unroll(x=[1.0, 2.0, 4.0])
+    assert dag.values("r.next").tolist() == [3, 4, 4]
+    assert dag.state == {"r": 3}
+    assert (dag["first"].value, dag["last"].value) == (3, 4)
+
+
+def test_initial_of_a_reverse_state_is_its_value_at_the_last_timestep():
+    half, net = mg.tensor(4.0), discounted()
+    dag = net.unroll(x=[1.0, 2.0, 4.0], initial={"r": 2 * half})
+    dag["first"].backward()
+    assert dag.values("r").tolist() == [6, 8, 8]
+    assert half.grad == 2 * 0.5**3
+    assert net.unroll(x=[1.0, 2.0, 4.0], initial={"r": 8.0}).state == {"r": 4}
+
+
+@pytest.mark.parametrize("border", [1, 3, 4])
+def test_windows_of_a_reverse_state_from_the_last_to_the_first_are_the_whole(border):
+    xs, net = np.random.default_rng(6).normal(size=5), discounted()
+    whole = net.unroll(x=xs)
+    later = net.unroll(x=xs[border:])
+    earlier = net.unroll(x=xs[:border], initial=later.state)
+    np.testing.assert_allclose([*earlier.values("r"), *later.values("r")], whole.values("r"), rtol=1e-15)
+
+
+def test_states_of_both_directions_that_need_each_other_are_refused_with_the_path():
+    h, k = mg.state(0.0, name="h"), mg.state(0.0, name="k", reverse=True)
+    h.next = mg.tanh(h + k)
+    k.next = (0.5 * h.next).named("half")
+    with pytest.raises(CausalityError) as caught:
+        mg.Graph(mg.time_sum(k.next)).unroll(steps=3)
+    assert "'h' runs forwards in time and 'k' backwards" in str(caught.value)
+    assert "each needs the other: h → add → tanh → half → k → add → tanh → h." in str(caught.value)
+
+
+def test_states_of_both_directions_that_only_swap_are_refused():
+    a, b = mg.state(1.0, name="a", reverse=True), mg.state(0.0, name="b")
+    a.next, b.next = b, a
+    with pytest.raises(CausalityError, match=r"'b' runs forwards in time and 'a' backwards, .*: b → a → b\."):
+        mg.Graph(a).unroll(steps=2)
+
+
+def test_reduction_inside_a_reverse_cycle_is_refused_with_the_cycle():
+    r = mg.state(0.0, name="r", reverse=True)
+    r.next = mg.tanh(r - mg.time_mean(r))
+    with pytest.raises(CausalityError, match="time_mean stands inside the cycle r → subtract → tanh → r"):
+        mg.Graph(mg.first(r.next)).unroll(steps=2)
+
+
+def test_error_in_a_reverse_cycle_names_the_timestep_at_which_it_arises():
+    x, r = mg.input(np.zeros((2, 3)), name="x"), mg.state(np.zeros((2, 3)), name="r", reverse=True)
+    r.next = mg.tanh(x + r)
+    with pytest.raises(mg.MicrogridError, match=r"at timestep 1: add.*shape"):
+        mg.Graph(r.next).unroll(x=[np.ones((5, 3)), np.ones((4, 3)), np.ones((2, 3))])
+
+
+@st.composite
+def states_of_both_directions(draw):
+    """Scalars: states of either direction, then tanh, mean and scaled difference of earlier nodes, then nexts.
+
+    As data, by number: ("x",), ("state", initial, reverse, number of the next), ("tanh", a), ("mean", a, b).
+    """
+    count, operations = draw(st.integers(1, 4)), draw(st.integers(1, 8))
+    total = 1 + count + operations
+    nodes = [("x",)]
+    for i in range(count):
+        nodes.append(("state", 0.3 * i - 0.4, draw(st.booleans()), draw(st.integers(0, total - 1))))
+    for i in range(1 + count, total):
+        a, b = draw(st.integers(0, i - 1)), draw(st.integers(0, i - 1))
+        nodes.append(("tanh", a) if draw(st.booleans()) else ("mean", a, b))
+    return nodes
+
+
+def recorded(nodes):
+    made, x = [], mg.input(0.0, name="x")
+    for i, (kind, *details) in enumerate(nodes):
+        if kind == "state":
+            made.append(mg.state(mg.parameter(details[0], name=f"start{i}"), name=f"n{i}", reverse=details[1]))
+        elif kind == "x":
+            made.append(x)
+        else:
+            a, b = made[details[0]], made[details[-1]]
+            made.append((mg.tanh(a) if kind == "tanh" else 0.5 * (a - 0.9 * b)).named(f"n{i}"))
+    for node, (kind, *details) in zip(made, nodes, strict=True):
+        if kind == "state":
+            node.next = made[details[2]]
+    return mg.Graph(loss=mg.time_sum(made[-1] * (1 + made[-1])))
+
+
+def needs(nodes):
+    """Number → the numbers it needs, directly or through others, at any timestep."""
+    direct = {
+        i: {details[2]} if kind == "state" else set(details) if kind != "x" else set()
+        for i, (kind, *details) in enumerate(nodes)
+    }
+    found = {i: set(near) for i, near in direct.items()}
+    for _ in nodes:
+        found = {i: near.union(*(found[j] for j in near)) for i, near in found.items()}
+    return found
+
+
+def meaning(nodes, xs, starts):
+    """The loss by the definition of each word, every value asked for on demand."""
+    memo = {}
+
+    def value(i, t):
+        if (i, t) not in memo:
+            kind, *details = nodes[i]
+            if kind == "x":
+                memo[i, t] = xs[t]
+            elif kind == "state":
+                source = t + 1 if details[1] else t - 1
+                memo[i, t] = value(details[2], source) if 0 <= source < len(xs) else starts[i]
+            elif kind == "tanh":
+                memo[i, t] = np.tanh(value(details[0], t))
+            else:
+                memo[i, t] = 0.5 * (value(details[0], t) - 0.9 * value(details[1], t))
+        return memo[i, t]
+
+    ends = [value(len(nodes) - 1, t) for t in range(len(xs))]
+    return sum(end * (1 + end) for end in ends)
+
+
+@settings(deadline=None, max_examples=150)
+@given(nodes=states_of_both_directions(), steps=st.integers(1, 4))
+def test_random_networks_of_both_directions_are_refused_or_equal_their_meaning_and_its_gradients(nodes, steps):
+    net, needed = recorded(nodes), needs(nodes)
+    states = {i: details for i, (kind, *details) in enumerate(nodes) if kind == "state"}
+    reached = needed[len(nodes) - 1] | {len(nodes) - 1}
+    opposed = [
+        (i, j) for i in states for j in states if states[i][1] != states[j][1] and j in needed[i] and i in needed[j]
+    ]
+    xs = np.linspace(-0.8, 1.1, steps)
+    if any(i in reached for i, _ in opposed):
+        with pytest.raises(CausalityError, match="runs forwards in time"):
+            net.unroll(steps=steps)
+        return
+    dag = net.unroll({"x": xs} if "x" in net else {}, steps=steps)
+    starts = {i: details[0] for i, details in states.items()}
+    np.testing.assert_allclose(dag.output.value, meaning(nodes, xs, starts), rtol=1e-12, atol=1e-14)
+    leaves = [i for i in states if f"start{i}" in net]
+    if not leaves and "x" not in net:
+        return
+    dag.backward()
+    by_x, *by_start = complex_step(
+        lambda xs, *given: meaning(nodes, xs, {**starts, **dict(zip(leaves, given, strict=True))}),
+        [xs, *(starts[i] for i in leaves)],
+    )
+    if "x" in net:
+        np.testing.assert_allclose(dag.grads("x"), by_x, rtol=1e-10, atol=1e-13)
+    for i, expected in zip(leaves, by_start, strict=True):
+        grad = net[f"start{i}"].grad
+        np.testing.assert_allclose(0.0 if grad is None else grad, expected, rtol=1e-10, atol=1e-13)
+
+
+# --- values spread over the timesteps -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (2, 3)])
+def test_time_unstack_has_a_row_per_timestep_and_its_gradient_is_the_rows(shape):
+    rng = np.random.default_rng(7)
+    rows, weights = rng.normal(size=(4, *shape)), rng.normal(size=(4, *shape))
+    b, x = mg.parameter(rows, name="b"), mg.input(np.zeros(shape), name="x")
+    spread = mg.time_unstack(b)
+    net = mg.Graph(loss=mg.time_sum(mg.sum(spread * x)))
+    dag = net.unroll(x=weights)
+    dag.backward()
+    assert spread in net.varying
+    assert b not in net.varying
+    assert spread.shape == shape
+    np.testing.assert_array_equal(dag.values(spread), rows)
+    np.testing.assert_allclose(dag.output.value, np.sum(rows * weights), rtol=1e-13)
+    np.testing.assert_array_equal(b.grad, weights)
+    np.testing.assert_array_equal(dag.grads(spread), weights)
+
+
+def test_time_unstack_undoes_time_stack_and_its_gradients():
+    x, xs = mg.input(np.zeros(2), name="x"), np.random.default_rng(8).normal(size=(3, 2))
+    again = mg.time_unstack(mg.time_stack(x))
+    dag = mg.Graph(loss=mg.time_sum(mg.sum(again**2))).unroll(x=xs)
+    dag.backward()
+    np.testing.assert_array_equal(dag.values(again), xs)
+    np.testing.assert_allclose(dag.grads("x"), 2 * xs, rtol=1e-13)
+
+
+def test_time_unstack_of_what_a_reduction_computes_reaches_every_timestep():
+    """The softmax over time of an input, weighted by it again: attention over the timesteps."""
+    x, xs = mg.input(0.0, name="x"), np.random.default_rng(9).normal(size=5)
+    share = mg.time_unstack(mg.softmax(mg.time_stack(x)))
+    dag = mg.Graph(loss=mg.time_sum(share * x)).unroll(x=xs)
+    dag.backward()
+
+    def pooled(xs):
+        return np.sum(np.exp(xs) * xs) / np.sum(np.exp(xs))
+
+    np.testing.assert_allclose(dag.output.value, pooled(xs), rtol=1e-13)
+    np.testing.assert_allclose(dag.grads("x"), complex_step(pooled, [xs])[0], rtol=1e-10)
+
+
+def test_time_unstack_sees_a_parameter_that_changed_after_recording():
+    b = mg.parameter([1.0, 2.0], name="b")
+    net = mg.Graph(mg.time_stack(mg.time_unstack(3 * b)))
+    b.value = np.array([5.0, 7.0])
+    assert net.unroll(steps=2).output.value.tolist() == [15, 21]
+
+
+def test_cycles_of_either_direction_read_the_row_of_their_timestep():
+    b = mg.parameter([1.0, 2.0, 4.0], name="b")
+    h, r = mg.state(0.0, name="h"), mg.state(0.0, name="r", reverse=True)
+    h.next, r.next = h + mg.time_unstack(b), r + mg.time_unstack(b)
+    dag = mg.Graph(h.next, r.next).unroll(steps=3)
+    assert dag.values(h.next).tolist() == [1, 3, 7]
+    assert dag.values(r.next).tolist() == [7, 6, 4]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_time_unstack_of_another_number_of_rows_than_timesteps_is_refused_with_both(steps):
+    b = mg.parameter(np.zeros((3, 2)), name="b")
+    net = mg.Graph(mg.time_sum(mg.time_unstack(b).named("bias")))
+    with pytest.raises(
+        SequenceError, match=f"'bias' reads 'b', which has 3 timesteps, but the network runs for {steps}$"
+    ):
+        net.unroll(steps=steps)
 
 
 # --- integers ---------------------------------------------------------------------------------------

@@ -9,9 +9,10 @@ from microgrid.graph import Graph
 from microgrid.leaves import Parameter
 from microgrid.tensor import Tensor
 from microgrid.unroll import Unrolled
+from viz.delays import EVERY_STEP, RolledNetwork, UnrolledNetwork
 from viz.labels import Content, content, is_folded
 from viz.layout import Edge, lay_out
-from viz.network import EVERY_STEP, RolledNetwork, UnrolledNetwork, box
+from viz.network import box
 from viz.plan import looks, plan
 from viz.scene import Caption, Scene
 

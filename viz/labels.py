@@ -69,6 +69,7 @@ def content(
     name: str | None,
     kind: str,
     *,
+    operation: str | None = None,
     follows: str | None = None,
     operands: Sequence[str | None] = (),
     values: bool = False,
@@ -76,14 +77,14 @@ def content(
 ) -> Content:
     """What to write on `node`.
 
-    `follows` names the state whose next it is, `operands` are the names of what it reads; `values` and
-    `gradients` add the numbers it holds.
+    `operation` is what it does, if its primitive alone does not tell; `follows` names the state whose next
+    it is, `operands` are the names of what it reads; `values` and `gradients` add the numbers it holds.
     """
     own = name or (f"{follows}′" if follows else None)
     if node.primitive is None or kind in {"input", "parameter", "state"}:
         first = own or constant_text(node)
     else:
-        operation = operation_text(node, operands)
+        operation = operation or operation_text(node, operands)
         first = f"{own} = {operation}" if own else operation
     lines: list[Line] = [(shortened(first), theme.MAIN_SIZE)]
     shape = " × ".join(map(str, node.shape)) if node.ndim != 1 else f"({node.shape[0]},)"

@@ -13,7 +13,7 @@ import networkx as nx
 from microgrid.leaves import State
 from microgrid.tensor import Tensor
 from viz import theme
-from viz.plan import Plan
+from viz.plan import Plan, direction
 from viz.render import layout
 from viz.scene import Point, Route
 
@@ -182,12 +182,14 @@ def lay_out_step(plan: Plan, sizes: Mapping[Tensor, Size], reduced: Sequence[Ten
                 (used_high if high else used_low)[ports[operand]] = None
                 edges.append(Edge(id, ports[operand], names[node], backwards=high))
     for state in plan.graph.states:
-        if state.next in ports:  # a static next: its value enters from below
-            used_low[ports[state.next]] = None
-            edges.append(Edge(f"{names[state]}.{FROM_NEXT}", ports[state.next], names[state]))
+        if state.next in ports:  # a static next
+            high = state.next not in below
+            (used_high if high else used_low)[ports[state.next]] = None
+            edges.append(Edge(f"{names[state]}.{FROM_NEXT}", ports[state.next], names[state], backwards=high))
     for id, state, reader in from_states:
         beside = names[level.get(state, state)]
-        downwards = nx.has_path(order, names[reader], beside)
+        in_row = names[reader] == beside  # read by its own next: an edge along the row, for dot from left to right
+        downwards = direction(state) < 0 if in_row else nx.has_path(order, names[reader], beside)
         order.add_edge(*((names[reader], beside) if downwards else (beside, names[reader])))
         edges.append(Edge(id, names[state], names[reader], backwards=downwards))
     out = {node: f"o{i}" for i, node in enumerate(reduced)}
@@ -195,7 +197,9 @@ def lay_out_step(plan: Plan, sizes: Mapping[Tensor, Size], reduced: Sequence[Ten
         used_high[name] = None
         edges.append(Edge(name, names[node], name))
     boxes = {names[node]: sizes[node] for node in plan.varying} | dict.fromkeys([*used_low, *used_high], (1.0, 1.0))
-    pairs = [(names[state], names[following]) for state, following in level.items()]
+    rows = {following: [names[following]] for following in level.values()}
+    for state, following in level.items():
+        rows[following].insert(len(rows[following]) if direction(state) < 0 else 0, names[state])
     stacked = []  # a state that cannot stand beside its next stands on a row of its own, higher
     for state in plan.graph.states:
         if state.next in names and state not in level:
@@ -206,7 +210,7 @@ def lay_out_step(plan: Plan, sizes: Mapping[Tensor, Size], reduced: Sequence[Ten
                 stacked.append((lower, names[state]))
     ellipses = {name for name, node in nodes.items() if theme.NODES[plan.kind(node)].shape == "ellipse"}
     place = functools.partial(lay_out, edges=edges, lowest=list(used_low), highest=list(used_high), ellipses=ellipses)
-    found = lay_out_pairs(place, boxes, pairs, stacked, [*used_low, *used_high])
+    found = lay_out_rows(place, boxes, list(rows.values()), stacked, [*used_low, *used_high])
 
     bends = [point for route in found.routes.values() for point in route]
     sides = [(found.at[name], boxes[name], side) for name in nodes for side in (-0.5, 0.5)]
@@ -238,50 +242,61 @@ def with_room_for_label(step: StepLayout, label_width: float) -> StepLayout:
 
 
 def can_be_level(state: State, plan: Plan) -> bool:
-    """Whether a state may stand beside its next: not where one node is the next of several, or a state."""
-    return plan.state_of[state.next] is state and not isinstance(state.next, State)
+    """Whether a state may stand beside its next: not where its side is taken, or where the next is a state."""
+    beside = next(other for other in plan.graph.states if other.next is state.next and other.reverse == state.reverse)
+    return beside is state and not isinstance(state.next, State)
 
 
-def lay_out_pairs(
+def lay_out_rows(
     place: Callable[..., Layout],
     sizes: Mapping[str, Size],
-    pairs: Sequence[tuple[str, str]],
+    rows: Sequence[Sequence[str]],
     stacked: Sequence[tuple[str, str]],
-    border: Sequence[str],
+    border: Collection[str],
 ) -> Layout:
-    """Lay out so that each state stands at the left end and its next at the right end of a row of their own."""
+    """Lay out so that the nodes of each row, a next and its states, stand in this order with its ends to themselves."""
     above = list(stacked)
-    for _ in range(len(pairs) + 1):
-        found = place(sizes, rows=pairs, above=above)
+    for _ in range(len(rows) + 1):
+        found = place(sizes, rows=rows, above=above)
         clash = next(
             (
-                (first, second)
-                for (_, first), (_, second) in itertools.combinations(pairs, 2)
-                if abs(found.at[first][1] - found.at[second][1]) < 1
+                (first[-1], second[-1])
+                for first, second in itertools.combinations(rows, 2)
+                if abs(found.at[first[-1]][1] - found.at[second[-1]][1]) < 1
             ),
             None,
         )
         if clash is None:
             break
         above.append(clash)
-    rows = []
-    for state, following in pairs:
-        level = found.at[following][1]
-        beside = [
-            name for name, (_, y) in found.at.items() if abs(y - level) < 1 and name not in {state, following, *border}
-        ]
-        rows.append([state, *sorted(beside, key=lambda name: found.at[name][0]), following])
-    if not pairs:
-        return found
-    found = place(sizes, rows=rows, above=above)
 
     def misplaced(layout: Layout) -> int:
-        return sum(layout.at[state][0] > layout.at[following][0] for state, following in pairs)
+        return sum(out_of_place(row, layout, border) for row in rows)
 
-    if misplaced(found):  # dot does not always keep the order of a row: turn the picture round, or try another
-        again = place(dict(reversed(list(sizes.items()))), rows=rows, above=above)
-        found = min([found, mirrored(found), again, mirrored(again)], key=misplaced)
+    for _ in rows:  # a node may come onto a row only when others are kept on it
+        whole = [[row[0], *beside(row, found, border), row[-1]] for row in rows]
+        found = place(sizes, rows=whole, above=above)
+        if misplaced(found):  # dot does not always keep the order of a row: turn the picture round, or try another
+            again = place(dict(reversed(list(sizes.items()))), rows=whole, above=above)
+            found = min([found, mirrored(found), again, mirrored(again)], key=misplaced)
+        if not misplaced(found):
+            break
     return found
+
+
+def beside(row: Sequence[str], layout: Layout, border: Collection[str]) -> list[str]:
+    """The nodes at the height of a row, its ends left out, from left to right."""
+    height = layout.at[row[-1]][1]
+    apart = {row[0], row[-1], *border}
+    level = [name for name, (_, y) in layout.at.items() if abs(y - height) < 1 and name not in apart]
+    return sorted(level, key=lambda name: layout.at[name][0])
+
+
+def out_of_place(row: Sequence[str], layout: Layout, border: Collection[str]) -> int:
+    """How many nodes of a row are not in its order, or stand beyond its ends."""
+    xs = [layout.at[name][0] for name in row]
+    turned = sum(left > right for left, right in itertools.pairwise(xs))
+    return turned + sum(not min(xs) <= layout.at[name][0] <= max(xs) for name in beside(row, layout, border))
 
 
 def mirrored(layout: Layout) -> Layout:

@@ -1,4 +1,4 @@
-"""The pictures of a recurrent network: rows of shared nodes around its timesteps, rolled or unrolled."""
+"""The picture of a recurrent network, its delays left out: timesteps, and rows of shared nodes around them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from microgrid.leaves import State
 from microgrid.ops.time import is_time_reduction
 from microgrid.tensor import Tensor
-from microgrid.unroll import Unrolled
 from viz import theme
 from viz.labels import Content, text_width
 from viz.layout import FROM_NEXT, Edge, StepLayout, lay_out, lay_out_step
-from viz.plan import Plan
+from viz.plan import Plan, direction
 from viz.scene import (
     Box,
     Frame,
@@ -27,8 +26,6 @@ from viz.scene import (
     upright,
     upright_into,
 )
-
-EVERY_STEP = "every timestep t"
 
 
 def largest(contents: Sequence[Content]) -> tuple[float, float]:
@@ -78,6 +75,7 @@ class Network(abc.ABC):
         self.scene = Scene()
         self.number = {node: i for i, node in enumerate(self.graph.nodes)}
         self.head_room = 0.0
+        self.ways_down: dict[str, Route] = {}
         self.width = steps * self.pitch - theme.STEP_GAP
         self.fan = theme.ROW_GAP + min(140.0, 0.035 * self.width)
 
@@ -88,7 +86,7 @@ class Network(abc.ABC):
         """Draw the delays from varying nodes."""
 
     @abc.abstractmethod
-    def connect_static_next(self, following: Tensor, state: Tensor, way: Route, t: int) -> None:
+    def connect_static_next(self, following: Tensor, state: State, way: Route, t: int) -> None:
         """Draw the delay from a node that is the same in every timestep, along `way`."""
 
     # --- what they share ---
@@ -112,6 +110,10 @@ class Network(abc.ABC):
         self.place_starts()
         self.connect_shared()
         return self.scene
+
+    def first_step(self, state: State) -> int:
+        """The timestep at which a state has its initial value."""
+        return 0 if direction(state) > 0 else self.steps - 1
 
     def offset(self, t: int) -> float:
         return t * self.pitch - self.step.left
@@ -169,52 +171,70 @@ class Network(abc.ABC):
         if self.plan.above:
             highest = max(self.write(node).size[1] for node in self.plan.above)
             y = self.step.top + self.head_room + self.fan + highest / 2
-            leaving = [route[-1][0] + self.offset(t) for route in self.step.out.values() for t in range(self.steps)]
-            self.row(self.plan.above, y, leaving)
+            crossing = [route[-1][0] for route in self.step.out.values()]
+            crossing += [self.step.ports[node][0] for node in self.plan.after if node in self.step.ports]
+            self.row(self.plan.above, y, [x + self.offset(t) for x in crossing for t in range(self.steps)])
 
     def place_after(self) -> None:
-        base = self.step.top + self.head_room
-        if self.plan.above:
-            base = max(self.box_of(node).top[1] for node in self.plan.above)
-        self.place_graph(self.plan.after, bottom=base + self.fan)
-
-    def place_graph(self, nodes: Sequence[Tensor], bottom: float) -> None:
-        """Lay out shared nodes as a graph of their own, above `bottom`."""
-        if not nodes:
+        """The static nodes behind reductions over time, laid out as a graph of their own above all others."""
+        if not self.plan.after:
             return
-        inside = set(nodes)
+        base = max((self.box_of(node).top[1] for node in self.plan.above), default=self.step.top + self.head_room)
+        boxes = {self.id(node): self.write(node) for node in self.plan.after}
+        edges, lowest = self.edges_after()
+        doors = self.doors(lowest)
+        sizes = {id: what.size for id, what in boxes.items()} | {door.head: (1.0, 1.0) for door in doors}
+        found = lay_out(sizes, [*edges, *doors], lowest=[*lowest, *(door.head for door in doors)])
+        xs = [x for x, _ in found.at.values()]
+        dx = self.middle - (min(xs) + max(xs)) / 2
+        bottom = base + self.fan
+        dy = bottom - min(found.at[id][1] - what.size[1] / 2 for id, what in boxes.items())
+        for id, what in boxes.items():
+            x, y = found.at[id]
+            self.scene.add(box(id, what, (x + dx, y + dy)))
+        for edge in edges:
+            self.scene.wire(edge.tail, edge.head, "operand", moved(found.routes[edge.id], dx, dy))
+        for door in doors:
+            way = moved(found.routes[door.id], dx, dy)
+            self.ways_down[door.tail] = chained(way, straight(way[-1], (way[-1][0], bottom)))
+
+    def edges_after(self) -> tuple[list[Edge], list[str]]:
+        """The edges among the nodes behind reductions over time, and the reductions that stand lowest there."""
+        nodes, inside = self.plan.after, set(self.plan.after)
         edges = [
             Edge(f"{self.id(node)}.{index}", self.id(operand), self.id(node))
             for node in nodes
             for index, operand in enumerate(node.operands)
             if operand in inside
         ]
-        contents = {self.id(node): self.write(node) for node in nodes}
-        reductions = [self.id(n) for n in nodes if is_time_reduction(n) and not inside.intersection(n.operands)]
-        found = lay_out({id: c.size for id, c in contents.items()}, edges, lowest=reductions)
-        xs = [x for x, _ in found.at.values()]
-        dx = self.middle - (min(xs) + max(xs)) / 2
-        lows = [found.at[id][1] - c.size[1] / 2 for id, c in contents.items()]
-        dy = bottom - min(lows)
-        for id, c in contents.items():
-            x, y = found.at[id]
-            self.scene.add(box(id, c, (x + dx, y + dy)))
-        for edge in edges:
-            self.scene.wire(edge.tail, edge.head, "operand", moved(found.routes[edge.id], dx, dy))
+        return edges, [self.id(n) for n in nodes if is_time_reduction(n) and not inside.intersection(n.operands)]
+
+    def doors(self, lowest: Sequence[str]) -> list[Edge]:
+        """From each node there that timesteps read and others may stand below: an edge down to a door."""
+        read = {*self.step.ports, *(state.initial for state in self.graph.states)}
+        ids = [self.id(node) for node in self.plan.after if node in read]
+        return [Edge(f"{id}.down", id, f"{id}.door", backwards=True) for id in ids if id not in lowest]
+
+    def way_out_of_row(self, start: Box) -> Route:
+        """From a shared node towards the timesteps, past others of its row: often its border alone."""
+        return self.ways_down.get(start.id, (start.top if start.y < self.step.bottom else start.bottom,))
 
     def place_starts(self) -> None:
-        """Learnable initial values, left of the first timestep at the height of their state."""
-        starts = set(self.plan.starts)
+        """Learnable initial values, outside the timestep at which their state starts, at its height."""
+        beside = set(self.plan.starts)
         for state in self.graph.states:
-            start = state.initial
             if not self.starts_at(state):
                 continue
-            if start in starts and self.id(start) not in self.scene.boxes:
+            start, t, side = state.initial, self.first_step(state), -direction(state)
+            head = self.box_of(state, t)
+            if start in beside and self.id(start) not in self.scene.boxes:
                 what = self.write(start)
-                x = self.step.left + self.offset(0) - 1.3 * theme.STEP_GAP - self.loop_room - what.size[0] / 2
-                self.scene.add(box(self.id(start), what, (x, self.box_of(state).y - self.start_below)))
+                away = 1.3 * theme.STEP_GAP + self.loop_room + what.size[0] / 2
+                x = self.scene.frames[f"t{t}"].side(side) + side * away
+                self.scene.add(box(self.id(start), what, (x, head.y - self.start_below)))
             if self.id(start) in self.scene.boxes:
-                self.connect_start(self.box_of(start), self.box_of(state))
+                way = self.from_beside if start in beside else self.around_corner
+                self.scene.wire(self.id(start), head.id, "weight", way(self.box_of(start), head, t, side))
 
     loop_room = 0.0
     start_below = 0.0
@@ -224,14 +244,28 @@ class Network(abc.ABC):
         """Whether the picture's first timestep starts from the state's own initial value."""
         return True
 
-    def connect_start(self, start: Box, state: Box) -> None:
-        border = self.step.left + self.offset(0)
-        if start.x < border:
-            route = level(start.right, (state.x - 0.42 * state.width, state.y - self.start_below / 4))
-        else:  # a computed start, in the row below
-            turn, low = border - theme.STEP_GAP / 2, self.step.bottom - 12
-            route = rounded([start.top, (start.x, low), (turn, low), (turn, state.y), state.left], 10)
-        self.scene.wire(start.id, state.id, "weight", route)
+    def from_beside(self, start: Box, head: Box, t: int, side: int) -> Route:
+        """From an initial value on a side of the timestep to the state `head`, under boxes that stand in the way."""
+        border = self.scene.frames[f"t{t}"].side(side)
+        blocking = self.blocking(head, t, border)
+        end = (head.x + side * 0.42 * head.width, head.y - self.start_below / 4)
+        if not blocking:
+            return level(start.side(-side), end)
+        low, turn = min(other.bottom[1] for other in blocking) - 7, head.x + side * 0.3 * head.width
+        inside = rounded([(border, low), (turn, low), (turn, head.y - 0.4 * head.height)], 6)
+        return chained(level(start.side(-side), (border, low)), inside)
+
+    def around_corner(self, start: Box, head: Box, t: int, side: int) -> Route:
+        """From an initial value in a row below or above, around the corner of the timestep."""
+        turn = self.scene.frames[f"t{t}"].side(side) + side * theme.STEP_GAP / 2
+        way, run = self.way_out_of_row(start), self.step.bottom - 12
+        (_, high), *entry = self.corners(head, t, side, bend=12)[::-1]
+        if start.y > self.step.bottom:
+            turn, run = turn + side * self.loop_room, way[-1][1] - 12
+            if len(entry) == 1:  # level: over the delay that comes in there
+                entry = [head.outline(side, self.start_below / 4)]
+                high = entry[0][1]
+        return chained(way, rounded([way[-1], (way[-1][0], run), (turn, run), (turn, high), *entry], 10))
 
     def connect_shared(self) -> None:
         """Edges between the timesteps and the shared nodes, and between shared rows."""
@@ -241,7 +275,7 @@ class Network(abc.ABC):
                 if operand in self.graph.varying:
                     continue
                 way = self.into(operand, moved(route, self.offset(t), 0))
-                if index == FROM_NEXT:
+                if isinstance(node, State):
                     self.connect_static_next(operand, node, way, t)
                 else:
                     self.scene.wire(self.id(operand), self.id(node, t), "weight", way)
@@ -257,20 +291,24 @@ class Network(abc.ABC):
 
     def into(self, operand: Tensor, inside: Route) -> Route:
         """From a shared node to its port on a timestep, and on inside."""
-        shared, port = self.box_of(operand), inside[0]
-        start = shared.top if shared.y < port[1] else shared.bottom
-        return upright_into(start, inside)
+        way, port = self.way_out_of_row(self.box_of(operand)), inside[0]
+        clear = self.above_the_row(port)
+        if way[-1][1] < clear[1] or clear == port:
+            return chained(way, upright_into(way[-1], inside))
+        return chained(way, upright(way[-1], clear), straight(clear, port), inside)
 
     def out_of(self, inside: Route, node: Tensor) -> Route:
         """From inside a timestep to its border, and on to a reduction over time."""
         port = inside[-1]
-        clear = port
-        if self.plan.above:
-            clear = (port[0], max(self.box_of(other).top[1] for other in self.plan.above) + 6)
-        elif self.head_room:
+        clear = self.above_the_row(port)
+        if clear == port and self.head_room:
             clear = (port[0], self.step.top + self.head_room)
         way = straight(port, clear) if clear != port else (port,)
         return chained(inside, way, upright(clear, self.box_of(node).bottom))
+
+    def above_the_row(self, port: Point) -> Point:
+        """Over a port on a timestep, clear of the row of shared nodes between; the port itself if there is none."""
+        return (port[0], max([self.box_of(node).top[1] + 6 for node in self.plan.above], default=port[1]))
 
     def around(self, tail: Tensor, head: Tensor) -> Route:
         """From a shared node below to one above, outside all timesteps."""
@@ -281,96 +319,27 @@ class Network(abc.ABC):
             return upright(start.top, end.bottom)
         return rounded([start.bottom, (start.x, low), (turn, low), (turn, high), (end.x, high), end.bottom], 10)
 
-    def clear_height(self, own: Box, t: int, left: float, right: float) -> float:
-        """The height of `own`, or one above the boxes that stand in the way."""
-        blocking = [
+    def blocking(self, own: Box, t: int, x: float) -> list[Box]:
+        """The boxes of a timestep that stand at the height of `own` on its way to `x`."""
+        left, right = min(own.x, x), max(own.x, x)
+        others = (self.box_of(node, t) for node in self.plan.varying)
+        return [
             other
-            for other in (self.box_of(node, t) for node in self.plan.varying)
+            for other in others
             if other.id != own.id and left < other.x < right and other.bottom[1] - 3 < own.y < other.top[1] + 3
         ]
-        return max(other.top[1] for other in blocking) + 7 if blocking else own.y
 
-    def way_out(self, tail: Box, t: int) -> Route:
-        """From the right side of a box to the right border of its timestep, clear of other boxes."""
-        right = self.scene.frames[f"t{t}"].right
-        border = (right, self.clear_height(tail, t, tail.x, right))
-        if border[1] == tail.y:
-            return straight(tail.right, border)
-        turn = tail.right[0] + 8
-        return rounded([tail.right, (turn, tail.y), (turn, border[1]), border], 6)
+    def corners(self, own: Box, t: int, side: int, bend: float) -> list[Point]:
+        """From a side of a box to the border of its timestep on that side, clear of other boxes."""
+        start, x = own.side(side), self.scene.frames[f"t{t}"].side(side)
+        blocking = self.blocking(own, t, x)
+        if not blocking:
+            return [start, (x, own.y)]
+        turn, high = start[0] + side * bend, max(other.top[1] for other in blocking) + 7
+        return [start, (turn, own.y), (turn, high), (x, high)]
 
-    def way_in(self, head: Box, t: int) -> Route:
-        """From the left border of a timestep to the left side of a box, clear of other boxes."""
-        left = self.scene.frames[f"t{t}"].left
-        border = (left, self.clear_height(head, t, left, head.x))
-        if border[1] == head.y:
-            return straight(border, head.left)
-        turn = head.left[0] - 12
-        return rounded([border, (turn, border[1]), (turn, head.y), head.left], 6)
+    def way_out(self, tail: Box, t: int, side: int) -> Route:
+        return rounded(self.corners(tail, t, side, bend=8), 6)
 
-
-class RolledNetwork(Network):
-    """One timestep, its delays going back around it."""
-
-    LOOP_GAP = 12.0
-    start_below = 34.0
-
-    def connect_states(self) -> None:
-        inner_first = sorted(self.graph.states, key=lambda state: -self.box_of(state).y)
-        frame = self.scene.frames["t0"]
-        for number, state in enumerate(inner_first):
-            following = state.next
-            if following not in self.graph.varying:
-                continue
-            out = 16 + number * self.LOOP_GAP
-            head, tail = self.box_of(state), self.box_of(following)
-            above = frame.top + out + 6 * number
-            left, right = frame.left - out, frame.right + out
-            way_out, way_in = self.way_out(tail, 0), self.way_in(head, 0)
-            leave, enter = way_out[-1], way_in[0]
-            loop = rounded([leave, (right, leave[1]), (right, above), (left, above), (left, enter[1]), enter], 12)
-            self.scene.wire(
-                tail.id,
-                head.id,
-                "delay back",
-                chained(way_out, loop, way_in),
-                label="t−1",
-                label_at=(self.step.clear_x(self.step.left, self.step.right, 40) + self.offset(0), above + 8),
-            )
-            self.loop_room = out
-            self.head_room = above - frame.top + 16
-
-    def connect_static_next(self, following: Tensor, state: Tensor, way: Route, t: int) -> None:
-        x, y = way[3]
-        self.scene.wire(self.id(following), self.id(state, t), "delay back", way, label="t−1", label_at=(x + 14, y - 8))
-
-
-class UnrolledNetwork(Network):
-    """One copy of the timestep after the other, its delays running to the right."""
-
-    def __init__(
-        self, the_plan: Plan, contents: dict[Tensor, list[Content]], labels: Sequence[str], dag: Unrolled
-    ) -> None:
-        super().__init__(the_plan, contents, labels)
-        self.dag = dag
-
-    def starts_at(self, state: State) -> bool:
-        return self.dag.copies[state][0].operands[0] is self.dag.static.get(state.initial)
-
-    def connect_states(self) -> None:
-        for state in self.graph.states:
-            for t in range(1, self.steps):
-                if state.next in self.graph.varying:
-                    tail, head = self.box_of(state.next, t - 1), self.box_of(state, t)
-                    self.scene.wire(tail.id, head.id, "delay", self.delay_route(tail, head, t))
-
-    def connect_static_next(self, following: Tensor, state: Tensor, way: Route, t: int) -> None:
-        if t:
-            self.scene.wire(self.id(following), self.id(state, t), "delay", way)
-
-    def delay_route(self, tail: Box, head: Box, t: int) -> Route:
-        """Out to the right border of one timestep and in from the left border of the next."""
-        way_out, way_in = self.way_out(tail, t - 1), self.way_in(head, t)
-        leave, enter = way_out[-1], way_in[0]
-        between = straight(leave, enter) if leave[1] == enter[1] else level(leave, enter)
-        return chained(way_out, between, way_in)
+    def way_in(self, head: Box, t: int, side: int) -> Route:
+        return rounded(self.corners(head, t, side, bend=12)[::-1], 6)

@@ -101,8 +101,9 @@ def draw(what: Graph | Unrolled | Tensor, *, values: bool = False, gradients: bo
     Parameters
     ----------
     what : Graph, Unrolled or Tensor
-        A recurrent graph is drawn as one timestep, with a dashed edge "t−1" for each delay; an
-        unrolled one as a row of timesteps; a Tensor as everything it depends on.
+        A recurrent graph is drawn as one timestep, with a dashed edge "t−1" for each delay, "t+1" for
+        that of a reverse state; an unrolled one as a row of timesteps; a Tensor as everything it
+        depends on.
     values, gradients : bool
         Write the value and gradient on each node: a number for scalars, the Euclidean norm ‖·‖ for
         arrays.

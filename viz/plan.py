@@ -22,7 +22,7 @@ class Plan:
     below : static nodes that timesteps read, in a row below (parameters, mostly)
     above : parameters read by the upper half of a timestep, in a row above
     after : static nodes behind a reduction over time, on top (the loss)
-    starts : nodes read only as the initial value of a state, left of the first timestep
+    starts : nodes read only as the initial value of a state, left of the first timestep, or right of the last
     """
 
     graph: Graph
@@ -53,7 +53,14 @@ class Plan:
         if own is None and isinstance(node, Input | Parameter | State):
             own = self.graph.names[node]
         return content(
-            shown, own, self.kind(node), follows=follows, operands=operands, values=values, gradients=gradients
+            shown,
+            own,
+            self.kind(node),
+            operation=delay_label(node) if isinstance(node, State) else None,
+            follows=follows,
+            operands=operands,
+            values=values,
+            gradients=gradients,
         )
 
     def user_name(self, node: Tensor) -> str | None:
@@ -65,6 +72,16 @@ class Plan:
         if name is None and node in self.state_of:
             return f"{self.graph.names[self.state_of[node]]}′"
         return name
+
+
+def direction(state: State) -> int:
+    """Which way a state's delay runs: 1 to the next timestep, −1, of a reverse state, to the one before."""
+    return -1 if state.reverse else 1
+
+
+def delay_label(state: State) -> str:
+    """When the value of `state` was, or will be, that of its next."""
+    return "t−1" if direction(state) > 0 else "t+1"
 
 
 def looks(node: Tensor) -> str:
@@ -82,7 +99,8 @@ def plan(graph: Graph) -> Plan:
     """Sort the nodes of a recurrent network into the parts of its picture."""
     readers: dict[Tensor, list[Tensor]] = {node: [] for node in graph.nodes}
     initial = {state.initial for state in graph.states}
-    initial_only = {node for node in initial if not node.operands}
+    both_ways = {s.initial for s in graph.states if s.reverse} & {s.initial for s in graph.states if not s.reverse}
+    initial_only = {node for node in initial - both_ways if not node.operands}
     for tail, head, kind in graph.edges():
         if kind == "operand":
             readers[tail].append(head)

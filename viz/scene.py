@@ -33,6 +33,15 @@ class Box:
     def right(self) -> Point:
         return self.x + self.width / 2, self.y
 
+    def side(self, direction: int) -> Point:
+        """The middle of the right side, towards 1, or of the left, towards −1."""
+        return self.right if direction > 0 else self.left
+
+    def outline(self, direction: int, higher: float) -> Point:
+        """The point of an ellipse's outline on a side, `higher` than the middle."""
+        half = self.width / 2 * max(0.0, 1 - (2 * higher / self.height) ** 2) ** 0.5
+        return self.x + direction * half, self.y + higher
+
     @property
     def top(self) -> Point:
         return self.x, self.y + self.height / 2
@@ -65,6 +74,10 @@ class Frame:
     bottom: float
     right: float
     top: float
+
+    def side(self, direction: int) -> float:
+        """The right border, towards 1, or the left, towards −1."""
+        return self.right if direction > 0 else self.left
 
 
 @dataclass(frozen=True, slots=True)
