@@ -21,7 +21,7 @@ from microgrid.ops.time import TIME_STACK, first, is_spread_over_time, last
 from microgrid.rebuild import recorded_on
 from microgrid.schedule import Schedule
 from microgrid.sequences import batch_hint, initial_values, number_of_steps, sequence_array
-from microgrid.tensor import PYTHON_NUMBERS, ArrayLike, Tensor
+from microgrid.tensor import PYTHON_NUMBERS, ArrayLike, Tensor, is_number
 
 
 class Gradients(Mapping[str, Any]):
@@ -117,11 +117,9 @@ class Compiled:
         self.loss = loss_of(graph) if self.wrt else None
         self.names = {node: graph.names[node] for node in (*self.wrt, *graph.states)}
         self.inputs = [(graph.names[node], node) for node in graph.inputs]
-        self.static_leaves = [
-            node
-            for node in graph.nodes
-            if node.primitive is None and not isinstance(node, Input) and (node.requires_grad or node.name)
-        ]
+        leaves = [node for node in graph.nodes if node.primitive is None and not isinstance(node, Input)]
+        self.numbers = [node for node in leaves if is_number(node)]
+        self.arrays = [node for node in leaves if not is_number(node)]
         self.shaped_by_length = any(node.primitive is TIME_STACK or is_spread_over_time(node) for node in graph.nodes)
         self.programs: dict[Any, Specialised] = {}
 
@@ -173,7 +171,8 @@ class Compiled:
         key = (
             tuple([(array.shape[1:], array.dtype) for array in arrays]),
             tuple([(self.names[state], start.shape) for state, start in starts.items()]),
-            tuple([getattr(leaf.value, "shape", None) for leaf in self.static_leaves]),
+            tuple([getattr(leaf.value, "shape", None) for leaf in self.arrays]),
+            tuple([leaf.value for leaf in self.numbers]),  # they are part of the program
             length if self.shaped_by_length else None,
         )
         found = self.programs.get(key)

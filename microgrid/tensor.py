@@ -376,6 +376,17 @@ def constant(value: ArrayLike) -> Tensor:
     return Tensor(value if type(value) in PYTHON_NUMBERS else number_array(value))
 
 
+def is_number(node: Tensor) -> bool:
+    """Whether a node is a plain number written in an expression."""
+    return (
+        type(node) is Tensor
+        and node.primitive is None
+        and not node.requires_grad
+        and node._name is None
+        and type(node.value) in PYTHON_NUMBERS
+    )
+
+
 def number_array(value: Any) -> Any:
     """`value` as an array of numbers, or an error that says what was found."""
     if isinstance(value, np.ndarray | np.generic):

@@ -15,11 +15,14 @@ import numpy as np
 
 from microgrid.graph import Graph
 from microgrid.leaves import Input, State
-from microgrid.ops.shape import concatenate
+from microgrid.ops.linalg import matmul
+from microgrid.ops.shape import concatenate, transpose
+from microgrid.ops.time import is_spread_over_time
 from microgrid.schedule import Block, Schedule
 from microgrid.tensor import Tensor
 
-CONCATENATE = concatenate.primitive  # type: ignore[attr-defined]
+CONCATENATE, TRANSPOSE = concatenate.primitive, transpose.primitive  # type: ignore[attr-defined]
+MATMUL = matmul.primitive  # type: ignore[attr-defined]
 
 Kind = Literal["kept", "chunk", "step"]
 """How long rows live: for the whole run, for one chunk of timesteps, or for one timestep of a loop."""
@@ -45,14 +48,21 @@ def phases(schedule: Schedule) -> list[Phase]:
     found: list[tuple[list[Block], bool | None]] = []
     for block in schedule.blocks:
         direction = block.reverse if block.directed else None
-        if found and block.kind != "once" and found[-1][0][0].kind != "once":
-            blocks, held = found[-1]
-            if held is None or direction is None or held == direction:
-                blocks.append(block)
-                found[-1] = (blocks, held if direction is None else direction)
-                continue
-        found.append(([block], direction))
+        blocks, held = found[-1] if found else ([block], None)
+        if not found or block.kind == "once" or blocks[0].kind == "once":
+            found.append(([block], direction))
+        elif held is None or direction is None or held == direction:
+            found[-1] = ([*blocks, block], held if direction is None else direction)
+        else:  # the other way: what was computed last is computed for this block
+            turn = max(i for i, each in enumerate(blocks) if each.directed) + 1
+            found[-1] = (blocks[:turn], held)
+            found.append(([*blocks[turn:], block], direction))
     return [Phase(tuple(blocks), bool(direction)) for blocks, direction in found]
+
+
+def is_filled_at_start(node: Tensor) -> bool:
+    """Whether the rows of a node are known before its phase begins: a state of a static next, or an unstacked value."""
+    return isinstance(node, State) or is_spread_over_time(node)
 
 
 def is_view(node: Tensor) -> bool:
@@ -127,6 +137,8 @@ class Layout:
         For every varying node that has rows of its own or shares those of another.
     placed : dict of Tensor → (concatenation, number of the part)
         Nodes that are written straight into their place in a concatenation.
+    copied : set of Tensor
+        Transposed weights that a loop multiplies matrices with: worth a copy, once a run.
     allocations : list of Allocation
     """
 
@@ -134,6 +146,7 @@ class Layout:
     phases: list[Phase]
     buffer: dict[Tensor, Buffer] = field(default_factory=dict)
     placed: dict[Tensor, tuple[Tensor, int]] = field(default_factory=dict)
+    copied: set[Tensor] = field(default_factory=set)
     allocations: list[Allocation] = field(default_factory=list)
 
     def buffers(self) -> list[Buffer]:
@@ -146,6 +159,7 @@ def lay_out(schedule: Schedule, *, share: bool = True) -> Layout:
     layout = Layout(graph, phases(schedule))
     place_parts(layout, share)
     assign_buffers(layout)
+    layout.copied = transposed_in_loops(layout)
     choose_kinds(layout, share)
     allocate(layout, share)
     return layout
@@ -208,6 +222,21 @@ def assign_buffers(layout: Layout) -> None:
             layout.buffer[node] = layout.buffer[node.operands[0]]
 
 
+def transposed_in_loops(layout: Layout) -> set[Tensor]:
+    """The static transposes by which loops multiply matrices of several rows."""
+    return {
+        node.operands[1]
+        for _, _, block in blocks_of(layout)
+        if block.kind == "loop"
+        for node in block.nodes
+        if node.primitive is MATMUL
+        and node.ndim == 2
+        and node.shape[0] > 1
+        and node.operands[1].primitive is TRANSPOSE
+        and node.operands[1] not in layout.graph.varying
+    }
+
+
 def choose_kinds(layout: Layout, share: bool) -> None:
     """How long the rows of each buffer must live, from where they are written and read."""
     graph = layout.graph
@@ -224,7 +253,7 @@ def choose_kinds(layout: Layout, share: bool) -> None:
     for buffer in layout.buffers():
         places = homes.get(id(buffer), set())
         is_loop = id(buffer) in made_in and made_in[id(buffer)].kind == "loop"
-        source = isinstance(buffer.owner, Input | State)
+        source = isinstance(buffer.owner, Input) or is_filled_at_start(buffer.owner)
         if not share or source or id(buffer) in outputs or len({p for p, _ in places}) > 1:
             buffer.kind = "kept"
         elif len(places) > 1 or buffer.state is not None or not is_loop:
@@ -250,12 +279,12 @@ def allocate(layout: Layout, share: bool) -> None:
     for buffer in layout.buffers():
         if isinstance(buffer.owner, Input):
             buffer.first = -1  # filled before everything else
-        if (buffer.state is not None or isinstance(buffer.owner, State)) and buffer.first >= 0:
+        if (buffer.state is not None or is_filled_at_start(buffer.owner)) and buffer.first >= 0:
             # written before its phase begins, and read at other steps than it is written
             buffer.first = of_phase[order[buffer.first][0]][0] - 1
             buffer.last = of_phase[order[buffer.last][0]][-1]
     outputs = {id(layout.buffer[output]) for output in layout.graph.outputs if output in layout.buffer}
-    forever = {id(b) for b in layout.buffers() if id(b) in outputs or isinstance(b.owner, State)}
+    forever = {id(b) for b in layout.buffers() if id(b) in outputs or is_filled_at_start(b.owner)}
 
     starts: dict[int, list[Buffer]] = {}
     ends: dict[int, list[Buffer]] = {}

@@ -8,295 +8,21 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from microgrid.execute.memory import (
-    CONCATENATE,
-    Buffer,
-    Layout,
-    Phase,
-    is_contiguous,
-    is_view,
-    lay_out,
-    raw,
-    rows_of_part,
-    shaped,
-)
+from microgrid.execute.code import Array, Code, Step, View, write_block
+from microgrid.execute.memory import Buffer, Layout, Phase, is_view, lay_out, raw, rows_of_part, shaped
 from microgrid.graph import Graph
 from microgrid.leaves import Input, State
 from microgrid.ops.elementwise import positive
-from microgrid.ops.linalg import matmul
-from microgrid.ops.reduce import sum as sum_along
-from microgrid.ops.time import FIRST, LAST, TIME_MATMUL, TIME_MEAN, TIME_STACK, TIME_SUM
+from microgrid.ops.time import is_spread_over_time
 from microgrid.rebuild import kept, rebuilt
-from microgrid.schedule import Block, schedule
-from microgrid.tensor import PYTHON_NUMBERS, Tensor
-from microgrid.time_axis import aligned, later_axis
-
-Array = np.ndarray[Any, Any]
-MATMUL, SUM = matmul.primitive, sum_along.primitive  # type: ignore[attr-defined]
-
-
-# --- the code of a block -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """How a block's function sees a node: which form of its rows it is given.
-
-    form : "rows" for one row after the other in a loop, "chunk" for the rows of a chunk of timesteps as
-    one array, "flat" for the same as a matrix, "all" for those of all timesteps, "step" for the one row
-    that every timestep of a loop writes anew; `rank` aligns a chunk for broadcasting, `part` selects the
-    place of a part in a concatenation.
-    """
-
-    node: Tensor
-    form: str
-    rank: int = -1
-    part: int = -1
-
-    @property
-    def key(self) -> tuple[int, str, int, int]:
-        return id(self.node), self.form, self.rank, self.part
-
-
-class Code:
-    """The source of one function as it grows: its arguments, the objects it refers to, its lines."""
-
-    def __init__(self, layout: Layout, slots: Mapping[Tensor, int]) -> None:
-        self.layout = layout
-        self.slots = slots
-        self.globals: dict[str, Any] = {}
-        self.constants: dict[int, str] = {}
-        self.views: dict[tuple[int, str, int, int], tuple[str, View]] = {}
-        self.read: dict[int, str] = {}
-        self.written: dict[int, str] = {}
-        self.lines: list[str] = []
-
-    def refer(self, thing: Any, hint: str = "k") -> str:
-        """A name for an object outside the function."""
-        if id(thing) not in self.constants:
-            self.constants[id(thing)] = name = f"{hint}{len(self.constants)}"
-            self.globals[name] = thing
-        return self.constants[id(thing)]
-
-    def call(self, function: Callable[..., Any], *args: str) -> str:
-        name = getattr(function, "__name__", "")
-        hint = name if name.isidentifier() else "k"
-        return f"{self.refer(function, hint + '_')}({', '.join(args)})"
-
-    def see(self, view: View) -> str:
-        """The name of an argument."""
-        if view.key not in self.views:
-            prefix = {"rows": "r", "step": "x"}.get(view.form, "a")
-            self.views[view.key] = f"{prefix}{len(self.views)}", view
-        return self.views[view.key][0]
-
-    def static(self, node: Tensor) -> str:
-        """The name of a static value."""
-        slot = self.slots[node]
-        if slot in self.written:
-            return self.written[slot]
-        return self.read.setdefault(slot, f"s{slot}")
-
-    def define(self, node: Tensor, expression: str) -> None:
-        """Give a static node its value."""
-        slot = self.slots[node]
-        self.written[slot] = f"s{slot}"
-        self.lines.append(f"s{slot} = {expression}")
-
-    def source(self, loop: bool) -> str:
-        arguments = [name for name, _ in self.views.values()]
-        body = [f"{name} = S[{slot}]" for slot, name in self.read.items()]
-        rows = [name for name, view in self.views.values() if view.form == "rows"]
-        if loop:
-            together = ", ".join(rows)
-            iterated = f"zip({', '.join(f'{name}s' for name in rows)})" if len(rows) > 1 else f"{rows[0]}s"
-            body.append(f"for {together} in {iterated}:")
-            body += [f"    {line}" for line in self.lines]
-            arguments = [f"{name}s" if name in rows else name for name in arguments]
-        else:
-            body += self.lines
-        body += [f"S[{slot}] = {name}" for slot, name in self.written.items()]
-        return f"def block(S, {', '.join(arguments)}):\n" + "\n".join(f"    {line}" for line in body or ["pass"])
-
-    def compiled(self, loop: bool = False) -> tuple[Callable[..., None], list[View]]:
-        """The function, called with the list of static values and what its views resolve to; and those views."""
-        namespace = dict(self.globals)
-        exec(compile(self.source(loop), "<microgrid block>", "exec"), namespace)
-        return namespace["block"], [view for _, view in self.views.values()]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Step:
-    """A function of a program and what it is given.
-
-    when : "start" before the first chunk of its phase, "once", or "chunk" for each chunk of timesteps.
-    """
-
-    run: Callable[..., None]
-    views: list[View]
-    when: str
-    block: Block | None
-    source: str
-
-
-def write_block(block: Block, layout: Layout, slots: Mapping[Tensor, int]) -> Step | None:
-    """The function of a block; None if there is nothing to compute."""
-    code = Code(layout, slots)
-    for node in block.nodes:
-        if block.kind == "once":
-            write_once(node, code)
-        elif isinstance(node, State) or is_view(node):
-            continue
-        elif block.kind == "all":
-            write_all(node, code)
-        else:
-            write_step(node, code)
-    if not code.lines:
-        return None
-    loop = block.kind == "loop"
-    run, views = code.compiled(loop)
-    return Step(run, views, "once" if block.kind == "once" else "chunk", block, code.source(loop))
-
-
-def static_call(node: Tensor, code: Code, operands: Sequence[str]) -> str:
-    """The expression of an operation on values as they are."""
-    primitive = node.primitive
-    assert primitive is not None
-    given = f"[{', '.join(operands)}]" if primitive.variadic else ", ".join(operands)
-    params = f", **{code.refer(dict(node.params), 'p')}" if node.params else ""
-    numbers = primitive.scalar is not None and any(type(operand.value) in PYTHON_NUMBERS for operand in node.operands)
-    if numbers:  # Python's numbers stay what they are
-        return f"{code.refer(primitive.compute)}([{', '.join(operands)}], {code.refer(dict(node.params), 'p')})"
-    return f"{code.refer(primitive.forward, 'f')}({given}{params})"
-
-
-def write_once(node: Tensor, code: Code) -> None:
-    primitive = node.primitive
-    assert primitive is not None
-    if primitive.over_time is None:
-        code.define(node, static_call(node, code, [code.static(operand) for operand in node.operands]))
-        return
-    varies = node.operands[0] in code.layout.graph.varying
-    sources = [code.see(View(operand, "all")) if varies else code.static(operand) for operand in node.operands]
-    rule = OVER_ALL[primitive] if varies else OVER_REPEATS[primitive]
-    code.define(node, code.call(rule, *sources, code.see(View(node, "steps"))))
-
-
-OVER_ALL: dict[Any, Callable[..., Any]] = {
-    TIME_SUM: lambda x, steps: np.add.reduce(x, 0),
-    TIME_MEAN: lambda x, steps: np.add.reduce(x, 0) / steps,
-    FIRST: lambda x, steps: x[0].copy(),
-    LAST: lambda x, steps: x[-1].copy(),
-    TIME_STACK: lambda x, steps: x.copy(),
-    TIME_MATMUL: lambda x, y, steps: np.dot(x.reshape(-1, x.shape[-1]).T, y.reshape(-1, y.shape[-1])),
-}
-"""How a reduction over time computes from the rows of all timesteps."""
-
-OVER_REPEATS: dict[Any, Callable[[Any, int], Any]] = {
-    TIME_SUM: lambda x, steps: x * steps,
-    TIME_MEAN: lambda x, steps: x + 0,
-    FIRST: lambda x, steps: +x,
-    LAST: lambda x, steps: +x,
-    TIME_STACK: lambda x, steps: np.repeat(np.asarray(x)[None], steps, axis=0),
-}
-"""The same from one value that every timestep shares."""
-
-
-def write_all(node: Tensor, code: Code) -> None:
-    """All timesteps of a chunk at once."""
-    layout, primitive = code.layout, node.primitive
-    assert primitive is not None
-    varies = [operand in layout.graph.varying for operand in node.operands]
-    out = code.see(View(node, "chunk"))
-
-    def operand(index: int, form: str = "chunk", rank: int = -1) -> str:
-        x = node.operands[index]
-        return code.see(View(x, form, rank)) if varies[index] else code.static(x)
-
-    if primitive is CONCATENATE and node.params["axis"] is not None:
-        write_parts(node, code, "chunk")
-    elif primitive.ufunc is not None:
-        given = [operand(i, "chunk", node.ndim) for i in range(len(varies))]
-        code.lines.append(code.call(primitive.ufunc, *given, out))
-    elif primitive is MATMUL and is_product_of_rows(node, layout):
-        code.lines.append(code.call(np.dot, operand(0, "flat"), operand(1), code.see(View(node, "flat"))))
-    elif primitive is SUM and varies[0] and node.dtype == node.operands[0].dtype:
-        axis = node.params["axis"]
-        rank = node.operands[0].ndim
-        axes = range(rank) if axis is None else [axis] if isinstance(axis, int | np.integer) else axis
-        shifted = tuple(later_axis(int(a)) for a in axes)
-        keep = bool(node.params["keepdims"])
-        code.lines.append(code.call(np.add.reduce, operand(0), repr(shifted), "None", out, repr(keep)))
-    else:
-        rule = bound_rule(node, varies)
-        given = [operand(i) for i in range(len(varies))]
-        code.lines.append(f"{out}[...] = {code.call(rule, *given)}")
-
-
-def bound_rule(node: Tensor, varies: list[bool]) -> Callable[..., Any]:
-    """The rule by which a node computes all timesteps at once, as a function of its operands."""
-    primitive, shape, params = node.primitive, node.shape, dict(node.params)
-    assert primitive is not None
-    compute_all = primitive.compute_all
-    return lambda *values: compute_all(values, varies, shape, params)
-
-
-def is_product_of_rows(node: Tensor, layout: Layout) -> bool:
-    """Whether a product over all timesteps is one product of matrices: (time · rows, n) @ static (n, m)."""
-    x, y = node.operands
-    return (
-        x in layout.graph.varying
-        and y not in layout.graph.varying
-        and x.ndim >= 1
-        and y.ndim == 2
-        and x.dtype == y.dtype == node.dtype
-        and node.dtype.kind == "f"
-        and is_contiguous(x, layout)
-        and is_contiguous(node, layout)
-    )
-
-
-def write_parts(node: Tensor, code: Code, form: str) -> None:
-    """A concatenation: copy the parts that were not written in place."""
-    for index, part in enumerate(node.operands):
-        if code.layout.placed.get(part) == (node, index):
-            continue
-        place = code.see(View(node, form, part=index))
-        source = code.see(row_view(part, code, form)) if part in code.layout.graph.varying else code.static(part)
-        code.lines.append(code.call(np.copyto, place, source))
-
-
-def row_view(node: Tensor, code: Code, form: str = "rows") -> View:
-    """How a loop sees a node at one timestep."""
-    if form == "rows" and code.layout.buffer[node].kind == "step":
-        form = "step"
-    return View(node, form)
-
-
-def write_step(node: Tensor, code: Code) -> None:
-    """One timestep of a loop."""
-    layout, primitive = code.layout, node.primitive
-    assert primitive is not None
-    operands = [code.see(row_view(x, code)) if x in layout.graph.varying else code.static(x) for x in node.operands]
-    form = "step" if layout.buffer[node].kind == "step" else "rows"
-    if primitive is CONCATENATE and node.params["axis"] is not None:
-        write_parts(node, code, form)
-        return
-    out = code.see(View(node, form))
-    if primitive.ufunc is not None:
-        code.lines.append(code.call(primitive.ufunc, *operands, out))
-    elif primitive is MATMUL and all(x.dtype == node.dtype for x in node.operands) and node.dtype.kind == "f":
-        flat = all(1 <= x.ndim <= 2 for x in node.operands) and node.ndim and is_contiguous(node, layout)
-        code.lines.append(code.call(np.dot if flat else np.matmul, *operands, out))
-    else:
-        code.lines.append(f"{out}[...] = {static_call(node, code, operands)}")
-
+from microgrid.schedule import schedule
+from microgrid.tensor import Tensor, is_number
+from microgrid.time_axis import aligned
 
 # --- the program ---------------------------------------------------------------------------------------
 
@@ -309,7 +35,8 @@ def with_own_nexts(graph: Graph) -> Graph:
         following = state.next
         if following not in copy.varying:
             continue
-        if following in taken or isinstance(following, Input | State) or is_view(following):
+        shared = isinstance(following, Input | State) or is_view(following) or is_spread_over_time(following)
+        if following in taken or shared:
             state._next = positive(following)
         taken.add(state.next)
     return Graph(*copy.outputs)
@@ -333,7 +60,9 @@ class Program:
         self.layout = layout = lay_out(self.schedule, share=share)
         static = [node for node in graph.nodes if node not in graph.varying]
         self.slots = {node: i for i, node in enumerate(static)}
-        self.leaves = [(self.slots[node], node) for node in static if node.primitive is None]
+        leaves = [(self.slots[node], node) for node in static if node.primitive is None]
+        self.leaves = [(slot, leaf) for slot, leaf in leaves if not is_number(leaf)]
+        self.constants = [node.value if is_number(node) else None for node in static]
         self.steps: list[tuple[Phase, list[Step]]] = []
         for phase in layout.phases:
             written = [write_block(block, layout, self.slots) for block in phase.blocks]
@@ -345,12 +74,15 @@ class Program:
         """The function that writes the states' initial values, before a phase begins."""
         code = Code(self.layout, self.slots)
         inside = {node for block in phase.blocks for node in block.nodes}
-        for state in self.graph.states:
-            owner = self.layout.buffer[state].owner
-            if owner is state and state in inside:  # its next is the same at all timesteps
-                code.lines.append(f"{code.see(View(state, 'all'))}[...] = {code.static(state.next)}")
-            if (owner if owner is not state else state) in inside:
-                code.lines.append(f"{code.see(View(state, 'start'))}[...] = {code.static(state.initial)}")
+        for node in self.graph.nodes:
+            if isinstance(node, State):
+                owner = self.layout.buffer[node].owner
+                if owner is node and node in inside:  # its next is the same at all timesteps
+                    code.lines.append(f"{code.see(View(node, 'all'))}[...] = {code.static(node.next)}")
+                if owner in inside:
+                    code.lines.append(f"{code.see(View(node, 'start'))}[...] = {code.static(node.initial)}")
+            elif is_spread_over_time(node) and node in inside:
+                code.lines.append(f"{code.see(View(node, 'all'))}[...] = {code.static(node.operands[0])}")
         if not code.lines:
             return None
         run, views = code.compiled()
@@ -388,67 +120,85 @@ LENGTHS_KEPT = 8
 """For how many lengths a program keeps memory."""
 
 
+def chunk_length(phase: Phase, layout: Layout, steps: int) -> int:
+    """How many timesteps a phase takes at a time.
+
+    What is computed for all timesteps at once saves calls, but streams through memory where its arrays
+    are large: so as many timesteps as the cache holds, which may be one.
+    """
+    touched: dict[int, Buffer] = {}
+    for block in phase.blocks:
+        if block.kind == "all":
+            for node in block.nodes:
+                for each in (node, *(() if isinstance(node, State) else node.operands)):
+                    if each in layout.buffer:
+                        touched[id(layout.buffer[each])] = layout.buffer[each]
+    row_bytes = sum(buffer.row_bytes for buffer in touched.values())
+    return min(steps, max(1, CACHE_BYTES // max(1, row_bytes)))
+
+
+CACHE_BYTES = 1 << 19
+"""What a chunk of timesteps may occupy; about the second-level cache of a core."""
+
+
 # --- the memory of a run -------------------------------------------------------------------------------
 
 
-@dataclass(slots=True, eq=False)
 class Workspace:
     """The buffers of a program for one length, and the calls of its functions on views of them."""
 
-    program: Program
-    steps: int
-    memory: list[Array] = field(init=False)
-    inputs: list[tuple[Tensor, Array]] = field(init=False)
-    calls: list[tuple[Callable[..., None], list[Any]]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        layout = self.program.layout
-        self.chunk = self.steps
+    def __init__(self, program: Program, steps: int) -> None:
+        self.program = program
+        self.steps = steps
+        self.chunks = [chunk_length(phase, program.layout, steps) for phase, _ in program.steps]
+        longest = max(self.chunks, default=1)
+        self.rows_held = {"kept": steps, "chunk": longest, "step": 1}
         self.memory = [
-            raw(self.rows_held(a.kind) + (a.extra and a.kind != "step"), a.row_bytes) for a in layout.allocations
+            raw(self.rows_held[a.kind] + (a.extra and a.kind != "step"), a.row_bytes)
+            for a in program.layout.allocations
         ]
         self.made: dict[Any, Any] = {}
-        self.inputs = [(node, self.rows(node, 0, self.steps)) for node in self.program.graph.inputs]
+        self.inputs = [(node, self.rows(node, 0, steps)) for node in program.graph.inputs]
         self.calls = list(self.all_calls())
+        slots = program.slots
+        self.outputs = [
+            (slots.get(output, -1), None if output in slots else self.rows(output, 0, steps))
+            for output in program.graph.outputs
+        ]
         self.made.clear()
 
-    chunk: int = field(init=False)
-    made: dict[Any, Any] = field(init=False)
-
-    def rows_held(self, kind: str) -> int:
-        return {"kept": self.steps, "chunk": self.chunk, "step": 1}[kind]
-
     def run(self, sequences: Mapping[Tensor, Any], given: Mapping[Tensor, Any]) -> list[Any]:
-        program, slots = self.program, self.program.slots
+        """The values of the outputs; arrays that share memory with nothing."""
+        program = self.program
         for node, array in self.inputs:
             array[...] = sequences[node]
-        values: list[Any] = [None] * len(slots)
+        values: list[Any] = program.constants.copy()
         for slot, leaf in program.leaves:
             values[slot] = leaf.value
         for leaf, value in given.items():
-            if leaf in slots:
-                values[slots[leaf]] = value
+            if leaf in program.slots:
+                values[program.slots[leaf]] = value
+        not_new = {id(value) for value in values}
         for function, arguments in self.calls:
             function(values, *arguments)
         results: list[Any] = []
-        held = {id(values[slot]) for slot, _ in program.leaves}
-        for output in program.graph.outputs:
-            result = values[slots[output]] if output in slots else self.rows(output, 0, self.steps)
-            if type(result) is np.ndarray and (result.base is not None or id(result) in held):
-                result = result.copy()  # the user's own: it shares memory with nothing
-            held.add(id(result))
+        for slot, rows in self.outputs:
+            result = values[slot] if rows is None else rows
+            if type(result) is np.ndarray and (result.base is not None or id(result) in not_new):
+                result = result.copy()
+            not_new.add(id(result))
             results.append(result)
         return results
 
     # --- calls ---
 
     def all_calls(self) -> Iterator[tuple[Callable[..., None], list[Any]]]:
-        for phase, steps in self.program.steps:
+        for (phase, steps), chunk in zip(self.program.steps, self.chunks, strict=True):
             if phase.once:
                 for step in steps:
                     yield step.run, [self.resolve(view, 0, self.steps, phase) for view in step.views]
                 continue
-            chunks = [(a, min(a + self.chunk, self.steps)) for a in range(0, self.steps, self.chunk)]
+            chunks = [(a, min(a + chunk, self.steps)) for a in range(0, self.steps, chunk)]
             if phase.reverse:
                 chunks.reverse()
             carried = list(self.carried(phase))
@@ -484,7 +234,7 @@ class Workspace:
     def array(self, buffer: Buffer) -> Array:
         """All rows of a buffer."""
         held = self.memory[buffer.slot]
-        rows = len(held) // buffer.row_bytes if buffer.row_bytes else self.rows_held(buffer.kind) + 1
+        rows = len(held) // buffer.row_bytes if buffer.row_bytes else self.rows_held[buffer.kind] + 1
         return shaped(held, rows, buffer.row_shape, buffer.owner.dtype)
 
     def rows(self, node: Tensor, a: int, b: int) -> Array:
@@ -511,7 +261,8 @@ class Workspace:
 
     def resolve(self, view: View, a: int, b: int, phase: Phase) -> Any:
         """What a block's function is given for a view, on the timesteps from a to b."""
-        key = (*view.key, a, b, phase.reverse)
+        in_chunk = view.form not in ("all", "steps") and self.program.layout.buffer[view.node].kind != "kept"
+        key = (*view.key, *((0, b - a) if in_chunk else (a, b)), phase.reverse)
         if key not in self.made:
             self.made[key] = self.resolved(view, a, b, phase)
         return self.made[key]
@@ -526,6 +277,8 @@ class Workspace:
         array = self.rows(view.node, a, b)
         if view.part >= 0:
             array = array[(slice(None), *rows_of_part(view.node, view.part))]
+        if view.vector:
+            array = array[:, 0]
         if view.form == "rows":
             rows = list(array) if array.ndim > 1 else [array[t, ...] for t in range(len(array))]
             return rows[::-1] if phase.reverse else rows
@@ -538,6 +291,8 @@ class Workspace:
     def start_row(self, node: Tensor, a: int, b: int) -> Array:
         """The row of a state's first timestep, where its initial value goes."""
         assert isinstance(node, State)
+        if self.program.layout.buffer[node].kind == "kept":  # its next may be computed in the other direction
+            a, b = 0, self.steps
         rows = self.rows(node, a, b)
         return rows[-1, ...] if node.reverse else rows[0, ...]
 

@@ -57,23 +57,47 @@ TIME_STACK = reduction(
 )
 
 
-def time_matmul_vjp_of(index: int) -> Rule:
-    def rule(g: Any, out: Any, operands: Any) -> Any:
-        steps = len(operands) // 2
-        if index < steps:
-            return operands[index + steps] @ g.T
-        return operands[index - steps] @ g
+def of_pairs(product: Callable[[Any, Any], Any]) -> Callable[[list[Any]], Any]:
+    """The forward rule Σₜ product(xₜ, yₜ), on all xₜ and then all yₜ."""
 
-    return rule
+    def forward(values: list[Any]) -> Any:
+        steps = len(values) // 2
+        return sum_of([product(x, y) for x, y in zip(values[:steps], values[steps:], strict=True)])
+
+    return forward
+
+
+def pair_vjp_of(rule_x: Callable[[Any, Any, Any], Any], rule_y: Callable[[Any, Any, Any], Any]) -> Any:
+    """The VJP rules of Σₜ product(xₜ, yₜ) from those of the product: (cotangent, x, y) → that of x, of y."""
+
+    def vjp_of(index: int) -> Rule:
+        def rule(g: Any, out: Any, operands: Any) -> Any:
+            steps = len(operands) // 2
+            t = index % steps
+            return (rule_x if index < steps else rule_y)(g, operands[t], operands[t + steps])
+
+        return rule
+
+    return vjp_of
 
 
 TIME_MATMUL = reduction(
     "time_matmul",
-    lambda values: sum_of(
-        [x.T @ y for x, y in zip(values[: len(values) // 2], values[len(values) // 2 :], strict=True)]
-    ),
-    time_matmul_vjp_of,
+    of_pairs(lambda x, y: x.T @ y),
+    pair_vjp_of(lambda g, x, y: y @ g.T, lambda g, x, y: x @ g),
     "Σ xᵀy over t",
+)
+TIME_DOT = reduction(
+    "time_dot",
+    of_pairs(lambda x, y: np.sum(x * y)),
+    pair_vjp_of(lambda g, x, y: g * y, lambda g, x, y: g * x),
+    "Σ x·y over t",
+)
+TIME_ROWS = reduction(
+    "time_rows",
+    lambda values: sum_of([np.sum(value, axis=0) for value in values]),
+    lambda index: lambda g, out, steps: np.broadcast_to(g, np.shape(steps[index])),
+    "Σ over t and rows",
 )
 TIME_UNSTACK = Primitive(
     "time_unstack",
@@ -145,13 +169,18 @@ def time_stack(x: ArrayLike) -> Tensor:
 
 
 def time_matmul(x: ArrayLike, y: ArrayLike) -> Tensor:
-    """Σₜ xₜᵀ yₜ: one value for the whole sequence; (n, i), (n, j) → (i, j).
-
-    >>> x = mg.input([[1.0, 2.0]], name="x")
-    >>> mg.Graph(mg.ops.time.time_matmul(x, x)).unroll(x=[[[1.0, 2.0]], [[3.0, 4.0]]]).output.value.tolist()
-    [[10.0, 14.0], [14.0, 20.0]]
-    """
+    """Σₜ xₜᵀ yₜ: one value for the whole sequence; (n, i), (n, j) → (i, j)."""
     return record(TIME_MATMUL, (x, y))
+
+
+def time_dot(x: ArrayLike, y: ArrayLike) -> Tensor:
+    """The sum of x · y over all elements and timesteps: a scalar."""
+    return record(TIME_DOT, (x, y))
+
+
+def time_rows(x: ArrayLike) -> Tensor:
+    """The sum over rows and timesteps: (n, i) → (i,)."""
+    return record(TIME_ROWS, (x,))
 
 
 def time_unstack(x: ArrayLike) -> Tensor:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from microgrid.graph import Graph
 from microgrid.rewrite.constants import fold_constants
-from microgrid.rewrite.lower import sigmoid_by_tanh, squares
-from microgrid.rewrite.products import contract_over_time, merge_products, scale_weights
+from microgrid.rewrite.lower import means_as_sums, sigmoid_by_tanh, squares, without_broadcasts
+from microgrid.rewrite.products import contract_over_time, merge_products, scale_weights, static_factors_last
 from microgrid.rewrite.repeated import merge_repeated
 from microgrid.rewrite.slices import (
     distribute_over_parts,
@@ -25,7 +25,7 @@ ROUNDS = 12
 
 def network(graph: Graph) -> Graph:
     """Fewer and larger operations in every timestep."""
-    graph = hoist_terms(merge_products(sigmoid_by_tanh(squares(merge_repeated(graph)))))
+    graph = hoist_terms(merge_products(sigmoid_by_tanh(means_as_sums(squares(merge_repeated(graph))))))
     for _ in range(ROUNDS):
         before = graph
         graph = scale_weights(scale_before_slicing(merge_neighbours(graph)))
@@ -36,5 +36,5 @@ def network(graph: Graph) -> Graph:
 
 def program(graph: Graph) -> Graph:
     """As little as possible inside the loops."""
-    graph = distribute_over_parts(join_scatters(fold_constants(graph)))
-    return merge_repeated(fold_constants(contract_over_time(hoist_terms(graph))))
+    graph = distribute_over_parts(join_scatters(without_broadcasts(fold_constants(graph))))
+    return merge_repeated(fold_constants(contract_over_time(static_factors_last(hoist_terms(graph)))))

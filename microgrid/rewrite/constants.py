@@ -6,8 +6,8 @@ from microgrid.graph import Graph
 from microgrid.ops.time import is_spread_over_time, is_time_reduction
 from microgrid.primitive import record
 from microgrid.rebuild import Made, kept, rebuilt
-from microgrid.rewrite.reading import MULTIPLY, is_number
-from microgrid.tensor import Tensor
+from microgrid.rewrite.reading import MULTIPLY
+from microgrid.tensor import Tensor, is_number
 
 
 def fold_constants(graph: Graph) -> Graph:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from microgrid.graph import Graph
-from microgrid.ops import elementwise
+from microgrid.ops import elementwise, reduce, shape
 from microgrid.ops.elementwise import square, tanh
+from microgrid.ops.reduce import sum as sum_along
+from microgrid.ops.time import TIME_MEAN, time_sum
+from microgrid.primitive import record
 from microgrid.rebuild import Made, kept, rebuilt
-from microgrid.rewrite.reading import is_float, is_number, primitive_of
-from microgrid.tensor import Tensor
+from microgrid.rewrite.reading import RESHAPE, is_float, primitive_of
+from microgrid.tensor import Tensor, is_number
 
 SIGMOID, POWER = primitive_of(elementwise.sigmoid), primitive_of(elementwise.power)
+MEAN, BROADCAST_TO = primitive_of(reduce.mean), primitive_of(shape.broadcast_to)
 
 
 def sigmoid_by_tanh(graph: Graph) -> Graph:
@@ -33,6 +39,45 @@ def squares(graph: Graph) -> Graph:
             if is_number(exponent) and exponent.value == 2 and is_float(base):
                 return renamed(square(made[base]), node)
         return kept(node, made)
+
+    return rebuilt(graph, remake)
+
+
+def means_as_sums(graph: Graph) -> Graph:
+    """A mean, along axes or over time, is a sum divided by a number: sums meet other rewrites."""
+
+    def remake(node: Tensor, made: Made) -> Tensor:
+        if node.primitive is MEAN and is_float(node) and node.size:
+            (x,) = node.operands
+            total = sum_along(made[x], **node.params)
+            return renamed(total * (node.size / x.size), node)
+        if node.primitive is TIME_MEAN and is_float(node):
+            (x,) = node.operands
+            return renamed(time_sum(made[x]) / time_sum(1.0), node)
+        return kept(node, made)
+
+    return rebuilt(graph, remake)
+
+
+def without_broadcasts(graph: Graph) -> Graph:
+    """Operations that broadcast by themselves read the small operand, not its copies."""
+
+    def source(operand: Tensor, made: Made) -> Tensor:
+        while operand.primitive is BROADCAST_TO or (operand.primitive is RESHAPE and operand.size == 1):
+            operand = operand.operands[0]
+        return made[operand]
+
+    def remake(node: Tensor, made: Made) -> Tensor:
+        if node.primitive is None or not node.primitive.elementwise:
+            return kept(node, made)
+        sources = [source(operand, made) for operand in node.operands]
+        if all(new is made[old] for new, old in zip(sources, node.operands, strict=True)):
+            return kept(node, made)
+        for index, operand in enumerate(node.operands):
+            if np.broadcast_shapes(*(each.shape for each in sources)) != node.shape:
+                sources[index] = made[operand]
+        copy = record(node.primitive, sources, node.params)
+        return renamed(copy, node) if copy.dtype == node.dtype else kept(node, made)
 
     return rebuilt(graph, remake)
 

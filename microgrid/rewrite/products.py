@@ -8,23 +8,25 @@ from microgrid.graph import Graph
 from microgrid.ops.elementwise import add, multiply
 from microgrid.ops.index import getitem
 from microgrid.ops.linalg import matmul
-from microgrid.ops.shape import concatenate
-from microgrid.ops.time import TIME_SUM, time_matmul
+from microgrid.ops.shape import concatenate, reshape
+from microgrid.ops.time import TIME_SUM, time_dot, time_matmul, time_rows, time_sum
 from microgrid.rebuild import Made, kept, rebuilt
 from microgrid.rewrite.reading import (
     ADD,
     MATMUL,
     MULTIPLY,
+    RESHAPE,
+    SQUARE,
     STATIC,
+    SUM,
     TRANSPOSE,
     is_float,
-    is_number,
     readers_of,
     zones_of,
 )
 from microgrid.rewrite.slices import last_axis_slice
 from microgrid.rewrite.sums import Readers
-from microgrid.tensor import Tensor
+from microgrid.tensor import Tensor, is_number
 
 
 def merge_products(graph: Graph) -> Graph:
@@ -129,19 +131,59 @@ def times(node: Tensor, factor: Tensor, made: Made) -> Tensor:
     return multiply(made[node], factor)
 
 
-def contract_over_time(graph: Graph) -> Graph:
-    """The graph in which Σₜ xₜᵀ gₜ is one product over all timesteps and rows, its terms never made."""
+def static_factors_last(graph: Graph) -> Graph:
+    """The graph in which a static factor multiplies a sum over time, not each of its terms."""
     zones = zones_of(graph)
 
     def remake(node: Tensor, made: Made) -> Tensor:
-        if node.primitive is TIME_SUM:
-            (product,) = node.operands
-            if product.primitive is MATMUL and product.operands[0].primitive is TRANSPOSE:
-                (x,), g = product.operands[0].operands, product.operands[1]
-                if x.ndim == 2 == g.ndim and zones[x] != STATIC != zones[g]:
-                    contracted = time_matmul(made[x], made[g])
-                    contracted._name = node._name
-                    return contracted
+        if node.primitive is TIME_SUM and node.operands[0].primitive is MULTIPLY:
+            one, two = node.operands[0].operands
+            for factor, other in ((one, two), (two, one)):
+                if zones[factor] == STATIC and zones[other] != STATIC and other.shape == node.shape:
+                    product = multiply(time_sum(made[other]), made[factor])
+                    product._name = node._name
+                    return product
         return kept(node, made)
 
     return rebuilt(graph, remake)
+
+
+def contract_over_time(graph: Graph) -> Graph:
+    """The graph in which Σₜ xₜᵀ gₜ, Σₜ xₜ · yₜ and sums of rows are one product each, their terms never made."""
+    zones = zones_of(graph)
+
+    def contracted(node: Tensor, made: Made) -> Tensor | None:
+        (term,) = node.operands
+        if term.primitive is RESHAPE and term.size == term.operands[0].size:
+            inner = term.operands[0]
+            if inner.primitive is SUM and sums_rows(inner):
+                return reshape(time_rows(made[inner.operands[0]]), term.shape)
+        if term.primitive is SUM and sums_rows(term):
+            return time_rows(made[term.operands[0]])
+        if term.primitive is SUM and term.shape == ():
+            (x,) = term.operands
+            if x.primitive is SQUARE:
+                return time_dot(made[x.operands[0]], made[x.operands[0]])
+            if x.primitive is MULTIPLY and all(zones[y] != STATIC and y.shape == x.shape for y in x.operands):
+                return time_dot(made[x.operands[0]], made[x.operands[1]])
+        if term.primitive is MATMUL and term.operands[0].primitive is TRANSPOSE:
+            (x,), g = term.operands[0].operands, term.operands[1]
+            if x.ndim == 2 == g.ndim and zones[x] != STATIC != zones[g]:
+                return time_matmul(made[x], made[g])
+        return None
+
+    def remake(node: Tensor, made: Made) -> Tensor:
+        if node.primitive is TIME_SUM and is_float(node) and zones[node.operands[0]] != STATIC:
+            product = contracted(node, made)
+            if product is not None and product.shape == node.shape:
+                product._name = node._name
+                return product
+        return kept(node, made)
+
+    return rebuilt(graph, remake)
+
+
+def sums_rows(node: Tensor) -> bool:
+    """Whether a sum is that of the rows of a matrix."""
+    x = node.operands[0]
+    return x.ndim == 2 and node.params["axis"] in (0, (0,), -2, (-2,)) and is_float(x) and x.depends_on_time()

@@ -9,7 +9,7 @@ from microgrid.cycles import is_cyclic, strong_components
 from microgrid.graph import Graph
 from microgrid.ops import elementwise, linalg, reduce, shape
 from microgrid.primitive import Primitive
-from microgrid.tensor import PYTHON_NUMBERS, Tensor
+from microgrid.tensor import Tensor
 
 
 def primitive_of(function: Callable[..., Any]) -> Primitive:
@@ -21,6 +21,7 @@ def primitive_of(function: Callable[..., Any]) -> Primitive:
 ADD, MULTIPLY = primitive_of(elementwise.add), primitive_of(elementwise.multiply)
 MATMUL, SUM = primitive_of(linalg.matmul), primitive_of(reduce.sum)
 TRANSPOSE, RESHAPE = primitive_of(shape.transpose), primitive_of(shape.reshape)
+SQUARE = primitive_of(elementwise.square)
 CONCATENATE = primitive_of(shape.concatenate)
 
 
@@ -44,17 +45,6 @@ def zones_of(graph: Graph) -> dict[Tensor, int]:
         if is_cyclic(component):
             zones.update(dict.fromkeys(component, number))
     return zones
-
-
-def is_number(node: Tensor) -> bool:
-    """Whether a node is a plain number written in an expression."""
-    return (
-        type(node) is Tensor
-        and node.primitive is None
-        and not node.requires_grad
-        and node.name is None
-        and type(node.value) in PYTHON_NUMBERS
-    )
 
 
 def is_float(node: Tensor) -> bool:

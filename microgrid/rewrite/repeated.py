@@ -9,8 +9,8 @@ import numpy as np
 
 from microgrid.graph import Graph
 from microgrid.rebuild import Made, kept, rebuilt
-from microgrid.rewrite.reading import ADD, MULTIPLY, is_number
-from microgrid.tensor import Tensor
+from microgrid.rewrite.reading import ADD, MULTIPLY
+from microgrid.tensor import Tensor, is_number
 
 
 def merge_repeated(graph: Graph) -> Graph:

@@ -20,13 +20,12 @@ from microgrid.rewrite.reading import (
     MULTIPLY,
     STATIC,
     is_float,
-    is_number,
     readers_of,
     zones_of,
 )
 from microgrid.rewrite.repeated import content
 from microgrid.rewrite.sums import is_whole, terms_of
-from microgrid.tensor import Tensor
+from microgrid.tensor import Tensor, is_number
 
 Span = tuple[int, int, int]
 """(axis, start, stop) of a slice along one axis."""
