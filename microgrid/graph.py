@@ -67,7 +67,7 @@ class Graph:
     StateError
         If a state has no `next`.
     CausalityError
-        If the initial value of a state changes over time.
+        If the initial value of a state, or what is unstacked, changes over time.
 
     Examples
     --------
@@ -99,7 +99,13 @@ class Graph:
             if state.initial in self.varying:
                 raise CausalityError(
                     f"the initial value of {self.names[state]!r}, {describe(state.initial)}, changes over time; "
-                    "it must be known before the first timestep"
+                    f"it must be known before the {'last' if state.reverse else 'first'} timestep"
+                )
+        for node in self.nodes:
+            if is_spread_over_time(node) and node.operands[0] in self.varying:
+                raise CausalityError(
+                    f"time_unstack takes one value for the whole sequence, of shape (time, ...), but "
+                    f"{describe(node.operands[0])} has a value at every timestep already"
                 )
 
     @functools.cached_property

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from microgrid.errors import CyclicGraphError, GradientError, OperandTypeError, StateError
-from microgrid.ops.time import DELAY
+from microgrid.ops.time import DELAY, DELAY_BACK
 from microgrid.tensor import PYTHON_NUMBERS, ArrayLike, Tensor, caller_place, describe, number_array
 
 
@@ -47,7 +47,7 @@ class State(Tensor):
 
     @property
     def next(self) -> Tensor:
-        """The node whose value the state takes one timestep later; set it once.
+        """The node whose value the state takes one timestep later, a reverse state one earlier; set it once.
 
         Raises StateError if it is read before it is set, set twice, or of another shape or dtype
         than the initial value.
@@ -98,7 +98,7 @@ class State(Tensor):
             )
         raise StateError(
             f"{name} depends on {describe(delayed[0])}, whose value is that of {describe(delayed[0].next)} one "
-            f"timestep earlier: plain backpropagation would stop there. {advice}"
+            f"timestep {'later' if delayed[0].reverse else 'earlier'}: plain backpropagation would stop there. {advice}"
         )
 
 
@@ -246,7 +246,7 @@ def state(initial: ArrayLike, *, name: str | None = None, reverse: bool = False)
         start = Tensor(leaf_value(initial))
         start.requires_grad = bool(np.issubdtype(start.dtype, np.floating))
     differentiable = bool(np.issubdtype(start.dtype, np.floating))  # later values may need one where the first does not
-    leaf = State(start.value, DELAY, start, requires_grad=differentiable)
+    leaf = State(start.value, DELAY_BACK if reverse else DELAY, start, requires_grad=differentiable)
     leaf._next = None
     leaf.reverse = bool(reverse)
     if name is not None:

@@ -9,7 +9,7 @@ import numpy as np
 from microgrid import recording
 from microgrid.graph import Graph
 from microgrid.leaves import State
-from microgrid.ops.time import DELAY, TIME_STACK
+from microgrid.ops.time import TIME_STACK
 from microgrid.primitive import record
 from microgrid.tensor import Tensor
 
@@ -42,7 +42,7 @@ def rebuilt(graph: Graph, remake: Remake, starts: Mapping[Tensor, Tensor] | None
 
 def state_like(node: State, initial: Tensor) -> State:
     """A state without a next yet, of the name and direction of `node`."""
-    copy = State(initial.value, DELAY, initial, requires_grad=node.requires_grad)
+    copy = State(initial.value, node.primitive, initial, requires_grad=node.requires_grad)
     copy._name, copy._next, copy._next_place, copy.reverse = node._name, None, "", node.reverse
     return copy
 

@@ -179,11 +179,15 @@ class Unrolled:
             *((node, t) for t in range(self.steps) for node in self.graph.nodes if node in self.copies),
             *((node, None) for node in static if node in behind_time),
         ]
+        known = {*self.static.values(), *(copy for copies in self.copies.values() for copy in copies)}
         for what, sequence in (("value", places), ("gradient", reversed(places))):
             for node, t in sequence:
                 copy = self.static[node] if t is None else self.copies[node][t]
                 found = copy.value if what == "value" else copy.grad
-                if found is not None and not np.all(np.isfinite(found)):
+                inherited = what == "value" and any(
+                    x in known and not np.all(np.isfinite(x.value)) for x in copy.operands
+                )
+                if found is not None and not np.all(np.isfinite(found)) and not inherited:
                     bad = np.asarray(found)[~np.isfinite(found)].flat[0]
                     where = "" if t is None else f" at timestep {t}"
                     raise NotFiniteError(f"the {what} of {self.graph.names[node]!r} is {bad}{where}")

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from microgrid.ops.index import getitem
+from microgrid.ops.index import getitem, getitem_vjp
 from microgrid.primitive import Primitive, Rule, record
 from microgrid.tensor import ArrayLike, Tensor
 
 DELAY = Primitive(name="delay", forward=lambda x: x, vjps=(lambda g, out, x: g,), label="t−1")
+DELAY_BACK = Primitive(name="delay", forward=lambda x: x, vjps=(lambda g, out, x: g,), label="t+1")
+"""The delay of a reverse state."""
 
 
 def sum_of(values: list[Any]) -> Any:
@@ -102,7 +104,8 @@ TIME_ROWS = reduction(
 TIME_UNSTACK = Primitive(
     "time_unstack",
     lambda x: x[0],
-    label="t-th of",
+    vjps=(lambda g, out, x: getitem_vjp(g, out, [x], template=0),),
+    label="·[t]",
     at_timestep=getitem,
     batched=lambda values, varies, shape: values[0],
 )
