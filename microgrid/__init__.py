@@ -2,7 +2,9 @@
 
 from microgrid import errors, ops, optim
 from microgrid.check import check_gradients
-from microgrid.compiled import Compiled, Gradients, Run, compile
+from microgrid.compiled.program import Compiled, compile
+from microgrid.compiled.run import Gradients, Run
+from microgrid.compiled.stream import Stream
 from microgrid.cycles import Cycle, find_cycles
 from microgrid.differentiate import differentiate
 from microgrid.errors import MicrogridError
@@ -101,6 +103,7 @@ __all__ = [
     "Run",
     "Schedule",
     "State",
+    "Stream",
     "Tensor",
     "Unrolled",
     "abs",

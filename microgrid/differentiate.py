@@ -99,8 +99,13 @@ def wanted_nodes(net: Graph, wrt: Iterable[Tensor | str] | Tensor | str | None) 
 def gradients(net: Graph, output: Tensor, wanted: Iterable[Tensor]) -> dict[Tensor, Tensor]:
     """The nodes that hold the gradients of `output` by the nodes in `wanted`."""
     check_output(net, output)
+    return gradients_from(net, {output: Tensor(np.ones((), output.dtype)[()])}, wanted)
+
+
+def gradients_from(net: Graph, seeds: Mapping[Tensor, Tensor], wanted: Iterable[Tensor]) -> dict[Tensor, Tensor]:
+    """The same from several nodes at once, each with the cotangent it starts from."""
     with recording.always(), np.errstate(all="ignore"):  # on example values, which may be anything
-        return Adjoint(net, output, wanted).found
+        return Adjoint(net, seeds, wanted).found
 
 
 def check_output(net: Graph, output: Tensor) -> None:
@@ -120,13 +125,13 @@ def check_output(net: Graph, output: Tensor) -> None:
 
 
 class Adjoint:
-    """The sweep from an output back through operands and delays, as `backward` does it through a DAG."""
+    """The sweep from outputs back through operands and delays, as `backward` does it through a DAG."""
 
-    def __init__(self, net: Graph, output: Tensor, wanted: Iterable[Tensor]) -> None:
+    def __init__(self, net: Graph, seeds: Mapping[Tensor, Tensor], wanted: Iterable[Tensor]) -> None:
         wanted = list(wanted)
         self.net = net
         self.on_path = depending_on(net, wanted)
-        self.received: dict[Tensor, list[Tensor]] = {output: [Tensor(np.ones((), output.dtype)[()])]}
+        self.received: dict[Tensor, list[Tensor]] = {node: [seed] for node, seed in seeds.items()}
         self.from_other_side = {node: self.delay_back(node) for node in net.states if {node, node.next} <= self.on_path}
         totals: dict[Tensor, Tensor] = {}
         for node in reversed(net.nodes):

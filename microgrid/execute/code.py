@@ -268,7 +268,8 @@ def is_product_of_rows(node: Tensor, layout: Layout) -> bool:
 def write_parts(node: Tensor, code: Code, form: str) -> None:
     """A concatenation: copy the parts that were not written in place."""
     for index, part in enumerate(node.operands):
-        if code.layout.placed.get(part) == (node, index):
+        whole, place_of = code.layout.placed.get(part, (None, -1))
+        if whole is node and place_of == index:
             continue
         place = code.see(View(node, form, part=index, vector=code.vector))
         source = code.see(row_view(part, code, form)) if part in code.layout.graph.varying else code.static(part)

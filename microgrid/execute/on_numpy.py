@@ -167,8 +167,8 @@ class Workspace:
         ]
         self.made.clear()
 
-    def run(self, sequences: Mapping[Tensor, Any], given: Mapping[Tensor, Any]) -> list[Any]:
-        """The values of the outputs; arrays that share memory with nothing."""
+    def compute(self, sequences: Mapping[Tensor, Any], given: Mapping[Tensor, Any]) -> list[Any]:
+        """Fill all rows; returns the values of the static nodes by slot."""
         program = self.program
         for node, array in self.inputs:
             array[...] = sequences[node]
@@ -178,9 +178,14 @@ class Workspace:
         for leaf, value in given.items():
             if leaf in program.slots:
                 values[program.slots[leaf]] = value
-        not_new = {id(value) for value in values}
         for function, arguments in self.calls:
             function(values, *arguments)
+        return values
+
+    def run(self, sequences: Mapping[Tensor, Any], given: Mapping[Tensor, Any]) -> list[Any]:
+        """The values of the outputs; arrays that share memory with nothing."""
+        values = self.compute(sequences, given)
+        not_new = {id(values[slot]) for slot, _ in self.program.leaves}
         results: list[Any] = []
         for slot, rows in self.outputs:
             result = values[slot] if rows is None else rows

@@ -1,0 +1,253 @@
+"""compile: a recorded network → a program that computes it, and its gradients, at any length.
+
+The unrolled graph says what the numbers mean; the program is the fast way to the same numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from microgrid.compiled.finite import check_finite
+from microgrid.compiled.lengths import LENGTHS, mask_of
+from microgrid.compiled.run import Gradients, Run
+from microgrid.compiled.segments import Segments
+from microgrid.compiled.shapes import Recorded, recorded_for
+from microgrid.compiled.stream import Stream
+from microgrid.compiled.whole import Whole
+from microgrid.differentiate import check_output, wanted_nodes
+from microgrid.errors import GradientError, SequenceError
+from microgrid.graph import Graph
+from microgrid.leaves import Input
+from microgrid.ops.time import TIME_STACK, is_spread_over_time
+from microgrid.schedule import Schedule
+from microgrid.sequences import initial_values, number_of_steps, sequence_array
+from microgrid.tensor import ArrayLike, Tensor, is_number
+
+SHAPES_KEPT = 16
+"""For how many combinations of shapes a compiled network keeps its program."""
+
+
+class Compiled:
+    """A network as a program: call it with sequences. Made by `mg.compile`.
+
+    >>> x = mg.input(0.0, name="x")
+    >>> total = mg.compile(mg.time_sum(x * x))
+    >>> float(total(x=[1.0, 2.0]).value), float(total(x=[1.0, 2.0, 3.0]).value)
+    (5.0, 14.0)
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        wrt: Iterable[Tensor | str] | Tensor | str | None = None,
+        *,
+        checkpoint_every: int | None = None,
+    ) -> None:
+        if checkpoint_every is not None and (isinstance(checkpoint_every, bool) or checkpoint_every < 1):
+            raise SequenceError(f"checkpoint_every is a number of timesteps, at least 1, not {checkpoint_every!r}")
+        self.graph = graph
+        self.wrt = () if wrt is None and not graph.parameters else tuple(wanted_nodes(graph, wrt))
+        self.loss = loss_of(graph) if self.wrt else None
+        self.checkpoint_every = checkpoint_every
+        self.names = {node: graph.names[node] for node in (*self.wrt, *graph.states)}
+        self.inputs = [(graph.names[node], node) for node in graph.inputs]
+        self.output_names = [graph.names[output] for output in graph.outputs]
+        self.state_names = [graph.names[state] for state in graph.states]
+        leaves = [node for node in graph.nodes if node.primitive is None and not isinstance(node, Input)]
+        self.numbers = [node for node in leaves if is_number(node)]
+        self.arrays = [node for node in leaves if not is_number(node)]
+        self.shaped_by_length = any(node.primitive is TIME_STACK or is_spread_over_time(node) for node in graph.nodes)
+        self.programs: dict[Any, Whole | Segments] = {}
+
+    def __call__(
+        self,
+        sequences: Mapping[Any, Any] | None = None,
+        /,
+        *,
+        steps: int | None = None,
+        initial: Mapping[Any, ArrayLike] | None = None,
+        lengths: ArrayLike | None = None,
+        check: bool = False,
+        **named_sequences: Any,
+    ) -> Run:
+        """Run the network on sequences of shape (time, *shape of the input).
+
+        Parameters
+        ----------
+        sequences : mapping of input or its name → array, optional
+            Or each by its name as a keyword.
+        steps : int, optional
+            How many timesteps; by default as many as the sequences have.
+        initial : mapping of state name → array, optional
+            Where the states start, instead of their own initial values; the gradient stops there.
+        lengths : integers of shape (batch,), optional
+            How many timesteps each sequence of the batch has. Past its end a sequence keeps its states and
+            counts in no sum; a mean over batch and time is over the timesteps that there are.
+        check : bool, optional
+            Look at every value and raise where the first NaN or infinity appears. Slow, and keeps everything.
+
+        Raises
+        ------
+        SequenceError
+            If sequences differ in length, are missing, or do not have the inputs' shape or dtype.
+        UnknownNameError
+            If an input or state of that name does not exist.
+        NotFiniteError
+            With `check`, naming the node and the timestep.
+        """
+        if sequences:
+            given = {self.graph.names.get(k, "") if isinstance(k, Tensor) else k: x for k, x in sequences.items()}
+            given.update(named_sequences)
+        else:
+            given = named_sequences
+        length = number_of_steps(self.graph, given, steps)
+        arrays = [sequence_array(node, name, given.get(name), length) for name, node in self.inputs]
+        by_name = dict(zip([name for name, _ in self.inputs], arrays, strict=True))
+        starts = initial_values(self.graph, initial) if initial else {}
+        if lengths is not None:
+            by_name[LENGTHS] = self.mask(lengths, arrays, length)
+        given_starts = {self.names[state]: start.value for state, start in starts.items()}
+        if check:
+            network = self.recorded(length, arrays, starts, lengths is not None, simplify=False)
+            check_finite(Whole(network, simplify=False), length, by_name, given_starts)
+        program = self.specialised(length, arrays, starts, lengths is not None)
+        outputs, grads, ends = program.run(length, by_name, given_starts)
+        found = {
+            self.names[node]: float(grad) if type(node.value) is float and np.ndim(grad) == 0 else grad
+            for node, grad in zip(self.wrt, grads, strict=True)
+        }
+        return Run(
+            dict(zip(self.output_names, outputs, strict=True)),
+            Gradients(self.names, found),
+            dict(zip(self.state_names, ends, strict=True)),
+            self.wrt,
+        )
+
+    def stream(self, initial: Mapping[Any, ArrayLike] | None = None) -> Stream:
+        """The network one timestep at a time, from `initial` or the states' own initial values.
+
+        Raises
+        ------
+        CausalityError
+            If an output needs the whole sequence: a reduction over time, or a reverse state.
+        """
+        return Stream(self if not self.wrt else Compiled(self.graph, ()), initial)
+
+    @property
+    def schedule(self) -> Schedule:
+        """What runs once, what for all timesteps at once and what step by step, for the shapes as recorded."""
+        examples = [np.asarray(node.value)[None] for _, node in self.inputs]
+        return Whole(self.recorded(1, examples, {}, False)).program.schedule
+
+    def mask(self, lengths: Any, arrays: list[Any], length: int) -> Any:
+        """Which sequences of the batch have not ended at which timestep."""
+        if LENGTHS in [name for name, _ in self.inputs]:
+            raise SequenceError("an input of the network is called 'lengths' itself: rename it to use lengths=")
+        batch = next((array.shape[1] for array in arrays if array.ndim > 1), None)
+        if batch is None:
+            raise SequenceError("lengths= needs an input with a batch axis, the first of every timestep")
+        return mask_of(lengths.value if isinstance(lengths, Tensor) else lengths, length, batch)
+
+    def specialised(
+        self, length: int, arrays: list[Any], starts: Mapping[Tensor, Tensor], with_lengths: bool
+    ) -> Whole | Segments:
+        """The program for these shapes, made when they are met first."""
+        key = (
+            tuple([(array.shape[1:], array.dtype) for array in arrays]),
+            tuple([(self.names[state], start.shape) for state, start in starts.items()]),
+            tuple([getattr(leaf.value, "shape", None) for leaf in self.arrays]),
+            tuple([leaf.value for leaf in self.numbers]),  # they are part of the program
+            length if self.shaped_by_length else None,
+            with_lengths,
+        )
+        found = self.programs.get(key)
+        if found is None:
+            if len(self.programs) >= SHAPES_KEPT:
+                self.programs.pop(next(iter(self.programs)), None)
+            network = self.recorded(length, arrays, starts, with_lengths)
+            found = Segments(network, self.checkpoint_every) if self.checkpoint_every else Whole(network)
+            self.programs[key] = found
+        return found
+
+    def recorded(
+        self,
+        length: int,
+        arrays: list[Any],
+        starts: Mapping[Tensor, Tensor],
+        with_lengths: bool,
+        *,
+        simplify: bool = True,
+    ) -> Recorded:
+        """The network recorded for these shapes."""
+        return recorded_for(
+            *(self.graph, self.wrt, self.loss, arrays, starts, length), with_lengths=with_lengths, simplify=simplify
+        )
+
+
+def loss_of(graph: Graph) -> Tensor:
+    """The output to differentiate: the only one, or the only scalar with one value for the whole sequence."""
+    scalars = [
+        output
+        for output in graph.outputs
+        if output not in graph.varying and output.shape == () and output.requires_grad
+    ]
+    if len(graph.outputs) > 1 and len(scalars) != 1:
+        names = ", ".join(repr(graph.names[output]) for output in graph.outputs)
+        raise GradientError(
+            f"the graph has several outputs, {names}, and not one of them alone is a scalar to differentiate. Compile "
+            "the graph of the loss, or with wrt=() for the values alone."
+        )
+    loss = scalars[0] if scalars else graph.output
+    try:
+        check_output(graph, loss)
+    except GradientError as error:
+        raise GradientError(f"{error} Or compile with wrt=() for the values alone.") from None
+    return loss
+
+
+def compile(
+    loss_or_graph: Tensor | Graph,
+    wrt: Iterable[Tensor | str] | Tensor | str | None = None,
+    *,
+    checkpoint_every: int | None = None,
+) -> Compiled:
+    """Make a network into a program, which computes the same numbers as `unroll` and `backward`, fast.
+
+    The adjoint is built as a graph with cycles of its own, and both are scheduled together: what is in no
+    cycle runs once for all timesteps, only cycles run step by step. One compiled network serves every
+    length and batch size. Parameters are read at each run, so an optimiser may change them in place.
+
+    Parameters
+    ----------
+    loss_or_graph : Tensor or Graph
+    wrt : node, name, or several of them, optional
+        By what to differentiate; by default all parameters. `wrt=()` computes the outputs alone.
+    checkpoint_every : int, optional
+        Keep only the states of every so many timesteps, and compute the rest of each segment again on the
+        way back: the memory grows as T/k + k instead of T, the time by about a third.
+
+    Returns
+    -------
+    Compiled
+        Call it with the sequences of the inputs, each of shape (time, *shape of the input).
+
+    Raises
+    ------
+    GradientError
+        If there is no scalar to differentiate, and `wrt` is not ().
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> u, x, h = mg.parameter(0.5, name="u"), mg.input(0.0, name="x"), mg.state(0.0, name="h")
+    >>> h.next = u * h + x
+    >>> step = mg.compile(mg.last(h.next))
+    >>> run = step(x=[1.0, 0.0, 0.0])
+    >>> float(run.value), run.grads["u"], float(run.state["h"])
+    (0.25, 1.0, 0.25)
+    """
+    graph = loss_or_graph if isinstance(loss_or_graph, Graph) else Graph(loss_or_graph)
+    return Compiled(graph, wrt, checkpoint_every=checkpoint_every)

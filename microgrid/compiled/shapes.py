@@ -1,0 +1,112 @@
+"""A network recorded anew for the shapes it is run on, simplified, and ready to be differentiated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from microgrid import rewrite
+from microgrid.compiled.lengths import batch_axes, masked
+from microgrid.errors import OperandError, SequenceError
+from microgrid.graph import Graph
+from microgrid.leaves import Input, State
+from microgrid.rebuild import recorded_on
+from microgrid.sequences import batch_hint
+from microgrid.tensor import PYTHON_NUMBERS, Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recorded:
+    """A network for one combination of shapes.
+
+    Attributes
+    ----------
+    graph : Graph
+        Its outputs are the network's outputs, the nodes to differentiate by, and the states.
+    outputs, wrt, states : list of Tensor
+        Those of the graph.
+    loss : int or None
+        Which output is differentiated.
+    given : dict of str → Tensor
+        The leaves that hold the initial values that the user gave, by the name of the state.
+    """
+
+    graph: Graph
+    outputs: list[Tensor]
+    wrt: list[Tensor]
+    states: list[State]
+    loss: int | None
+    given: dict[str, Tensor]
+
+    def with_graph(self, graph: Graph) -> Recorded:
+        """The same network as another graph, whose outputs stand for those of this one in order."""
+        count, end = len(self.outputs), len(self.outputs) + len(self.wrt)
+        nodes = list(graph.outputs)
+        states = [node for node in nodes[end:] if isinstance(node, State)]
+        return Recorded(graph, nodes[:count], nodes[count:end], states, self.loss, self.given)
+
+
+def recorded_for(
+    graph: Graph,
+    wrt: Sequence[Tensor],
+    loss: Tensor | None,
+    arrays: Sequence[np.ndarray[Any, Any]],
+    starts: Mapping[Tensor, Tensor],
+    length: int,
+    *,
+    with_lengths: bool = False,
+    simplify: bool = True,
+) -> Recorded:
+    """Record `graph` on the first timestep of `arrays`, the sequences of its inputs, in order.
+
+    Raises
+    ------
+    OperandError, SequenceError
+        If the network cannot compute with these shapes.
+    """
+    wanted = Graph(*graph.outputs, *wrt, *graph.states)
+    rows = [array[0] for array in arrays]
+    given = {graph.names[state]: Tensor(start.value) for state, start in starts.items()}
+    copy = recorded(graph, wanted, rows, {s: given[graph.names[s]] for s in starts}, length)
+    index = None if loss is None else graph.outputs.index(loss)
+    empty = Recorded(copy, list(graph.outputs), list(wrt), [], index, given)
+    found = empty.with_graph(copy)
+    if with_lengths:
+        larger: dict[Tensor, Tensor] = {
+            state: Tensor(one_more(like.value)) for state, like in zip(graph.states, found.states, strict=True)
+        }
+        other = recorded(graph, wanted, [one_more(row) for row in rows], larger, length)
+        found = found.with_graph(masked(copy, batch_axes(copy, other)))
+    return found.with_graph(rewrite.network(found.graph)) if simplify else found
+
+
+def one_more(value: Any) -> Any:
+    """A value with one more sequence in its batch."""
+    return np.concatenate([value, value[:1]]) if np.ndim(value) else value
+
+
+def recorded(graph: Graph, wanted: Graph, rows: Sequence[Any], starts: Mapping[Tensor, Tensor], length: int) -> Graph:
+    """`wanted`, the graph with more outputs, recorded with other examples for the inputs of `graph`."""
+    examples: dict[Tensor, Tensor] = {}
+    for node, row in zip(graph.inputs, rows, strict=True):
+        is_number = type(node.value) in PYTHON_NUMBERS and not np.ndim(row)
+        examples[node] = example = Input(row.item() if is_number else row, requires_grad=node.requires_grad)
+        example._name = (graph.names[node], None)
+    hint = batch_hint(graph, [examples[node] for node in graph.inputs])
+    try:
+        copy = recorded_on(wanted, examples, starts, length)
+    except OperandError as error:
+        raise OperandError(f"{error}{hint}") from None
+    for old, new in zip(wanted.outputs, copy.outputs, strict=True):
+        if new.name is None and new.primitive is not None:
+            new._name = (graph.names[old], None)
+    for state in copy.states:
+        if state.next.shape != state.shape:
+            raise SequenceError(
+                f"the state {state.name!r} starts with shape {state.shape}, but its next has shape "
+                f"{state.next.shape}{hint}"
+            )
+    return copy
