@@ -232,7 +232,7 @@ def reductions_of(network: Recorded) -> list[Tensor]:
         if whole or is_spread_over_time(node):
             raise CausalityError(
                 "checkpoint_every needs timesteps that know only the past, but "
-                f"{graph.names[whole[0] if whole else node]!r} depends on the whole sequence and is read at every timestep"
+                f"{graph.names[whole[0] if whole else node]!r} depends on the whole sequence and is read at every step"
             )
     return [node for node in graph.nodes if is_time_reduction(node) and node.operands[0] in graph.varying]
 
