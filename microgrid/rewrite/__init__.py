@@ -17,7 +17,7 @@ from microgrid.rewrite.slices import (
     merge_neighbours,
     scale_before_slicing,
 )
-from microgrid.rewrite.sums import hoist_terms
+from microgrid.rewrite.sums import hoist_terms, negate_outside, share_factors
 
 ROUNDS = 12
 """More than any network met needs; each round merges one layer of operations on slices."""
@@ -37,4 +37,5 @@ def network(graph: Graph) -> Graph:
 def program(graph: Graph) -> Graph:
     """As little as possible inside the loops."""
     graph = distribute_over_parts(join_scatters(without_broadcasts(fold_constants(graph))))
-    return merge_repeated(fold_constants(contract_over_time(static_factors_last(hoist_terms(graph)))))
+    graph = share_factors(negate_outside(hoist_terms(graph)))
+    return merge_repeated(fold_constants(contract_over_time(static_factors_last(graph))))

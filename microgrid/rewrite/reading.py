@@ -21,6 +21,7 @@ def primitive_of(function: Callable[..., Any]) -> Primitive:
 ADD, MULTIPLY = primitive_of(elementwise.add), primitive_of(elementwise.multiply)
 MATMUL, SUM = primitive_of(linalg.matmul), primitive_of(reduce.sum)
 TRANSPOSE, RESHAPE = primitive_of(shape.transpose), primitive_of(shape.reshape)
+NEGATIVE = primitive_of(elementwise.negative)
 SQUARE = primitive_of(elementwise.square)
 CONCATENATE = primitive_of(shape.concatenate)
 

@@ -17,6 +17,7 @@ from microgrid.rebuild import Made, kept, rebuilt
 from microgrid.rewrite.reading import (
     ADD,
     CONCATENATE,
+    MATMUL,
     MULTIPLY,
     STATIC,
     is_float,
@@ -151,13 +152,13 @@ def joined_operand(index: int, run: Sequence[tuple[int, int, Tensor]], made: Mad
 
 
 def scale_before_slicing(graph: Graph) -> Graph:
-    """The graph in which slices of a sum, each times a number of its own, are slices of the sum times a row."""
+    """The graph in which slices of a sum or product, each times a number of its own, are slices of it times a row."""
     readers = readers_of(graph)
     scales: dict[Tensor, dict[Tensor, float]] = {}  # array → its slices and their factors
     product_of: dict[Tensor, Tensor] = {}  # slice → the product that scales it
     for array in graph.nodes:
         slices = [reader for reader in readers[array] if reader is not None]
-        if array.primitive is not ADD or not array.depends_on_time() or len(slices) != len(readers[array]):
+        if array.primitive not in (ADD, MATMUL) or not array.depends_on_time() or len(slices) != len(readers[array]):
             continue
         if not all((found := last_axis_slice(each)) is not None and found[0] is array for each in slices):
             continue
@@ -182,7 +183,8 @@ def scale_before_slicing(graph: Graph) -> Graph:
                 found = last_axis_slice(other)
                 assert found is not None
                 row[found[1] : found[2]] = factor
-            scaled[array] = multiply(made[array], Tensor(row))
+            factor = Tensor(float(row[0])) if (row == row[0]).all() else Tensor(row)
+            scaled[array] = multiply(made[array], factor)
         return part_of(scaled[array], start, stop)
 
     def remake(node: Tensor, made: Made) -> Tensor:

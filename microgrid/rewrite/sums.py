@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from microgrid.graph import Graph
-from microgrid.ops.elementwise import add, multiply
+from microgrid.ops.elementwise import add, multiply, negative
 from microgrid.rebuild import Made, kept, rebuilt
-from microgrid.rewrite.reading import ADD, MULTIPLY, is_float, readers_of, zones_of
+from microgrid.rewrite.reading import ADD, MULTIPLY, NEGATIVE, is_float, readers_of, zones_of
 from microgrid.tensor import Tensor
 
 Readers = Mapping[Tensor, Sequence[Tensor | None]]
@@ -66,6 +66,68 @@ def hoist_terms(graph: Graph) -> Graph:
             return kept(node, made)
         total._name = node._name
         return total
+
+    return rebuilt(graph, remake)
+
+
+def share_factors(graph: Graph) -> Graph:
+    """The graph in which a·x + a·y is a·(x + y), where a recurs and x and y do not: one product in the loop."""
+    readers, zones = readers_of(graph), zones_of(graph)
+
+    def factors(term: Tensor, own: int) -> tuple[Tensor, Tensor] | None:
+        """(what recurs, what does not) of a product that only the sum, in the cycle `own`, reads."""
+        if term.primitive is MULTIPLY and len(readers[term]) == 1 and is_float(term):
+            for one, two in (term.operands, term.operands[::-1]):
+                if zones[one] == own != zones[two] and one.shape == two.shape == term.shape:
+                    return one, two
+        return None
+
+    def remake(node: Tensor, made: Made) -> Tensor:
+        if node.primitive is not ADD or not is_whole(node, readers) or zones[node] < 0 or not is_float(node):
+            return kept(node, made)
+        shared: dict[Tensor, list[Tensor]] = {}
+        rest: list[Tensor] = []
+        for term in terms_of(node, readers):
+            found = factors(term, zones[node])
+            if found is None or found[1].dtype != node.dtype:
+                rest.append(term)
+            else:
+                shared.setdefault(found[0], []).append(term)
+        if all(len(terms) == 1 for terms in shared.values()):
+            return kept(node, made)
+        total: Tensor | None = None
+        for term in rest:
+            total = made[term] if total is None else add(total, made[term])
+        for recurring, terms in shared.items():
+            outside: Tensor | None = None
+            for term in terms:
+                other = factors(term, zones[node])
+                assert other is not None
+                outside = made[other[1]] if outside is None else add(outside, made[other[1]])
+            assert outside is not None
+            product = multiply(outside, made[recurring])
+            total = product if total is None else add(total, product)
+        assert total is not None
+        total._name = node._name
+        return total
+
+    return rebuilt(graph, remake)
+
+
+def negate_outside(graph: Graph) -> Graph:
+    """The graph in which −(a·x) is a·(−x), where a recurs and x does not; and then a sum may share a."""
+    readers, zones = readers_of(graph), zones_of(graph)
+
+    def remake(node: Tensor, made: Made) -> Tensor:
+        if node.primitive is NEGATIVE and zones[node] >= 0:
+            (product,) = node.operands
+            if product.primitive is MULTIPLY and len(readers[product]) == 1:
+                for one, two in (product.operands, product.operands[::-1]):
+                    if zones[one] == zones[node] != zones[two]:
+                        turned = multiply(made[one], negative(made[two]))
+                        turned._name = node._name
+                        return turned
+        return kept(node, made)
 
     return rebuilt(graph, remake)
 
