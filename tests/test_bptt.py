@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_networks import RandomNetwork, sigmoid
 
 import microgrid as mg
 from microgrid.errors import CyclicGraphError, GradientError
-
-TINY = 1e-30  # the step of complex-step differentiation, which has no rounding to speak of
 
 
 def differences(f, arrays, step=1e-3):
@@ -35,10 +34,6 @@ def assert_close(found, expected, rtol=1e-6):
     assert found.shape == np.shape(expected)
     assert np.all(np.isfinite(found))
     np.testing.assert_allclose(found, expected, rtol=0, atol=rtol * max(1e-3, float(np.max(np.abs(expected)))))
-
-
-def sigmoid(x):
-    return 1 / (1 + np.exp(-x))
 
 
 # --- what plain backward refuses --------------------------------------------------------------------
@@ -376,184 +371,6 @@ def test_textbook_networks_equal_central_differences(network):
 
 # --- random cyclic graphs against an interpreter of their meaning ------------------------------------
 
-SHAPES = [(), (3,), (2, 1), (1, 3), (2, 3)]  # all of which broadcast to (2, 3)
-UNARY = {
-    "tanh": (mg.tanh, np.tanh),
-    "sin": (mg.sin, np.sin),
-    "sigmoid": (mg.sigmoid, sigmoid),
-    "scaled": (lambda a: 0.5 * a + 0.1, lambda a: 0.5 * a + 0.1),
-    "total": (lambda a: mg.sum(a) / 6, lambda a: np.sum(a) / 6),
-    "row": (
-        lambda a: mg.mean(mg.broadcast_to(a, (2, 3)), axis=0),
-        lambda a: np.mean(np.broadcast_to(a, (2, 3)), axis=0),
-    ),
-}
-BINARY = {
-    "add": (lambda a, b: 0.5 * (a + b), lambda a, b: 0.5 * (a + b)),
-    "subtract": (lambda a, b: 0.5 * (a - b), lambda a, b: 0.5 * (a - b)),
-    "multiply": (lambda a, b: a * b, lambda a, b: a * b),
-    "divide": (lambda a, b: a / (2 + mg.sin(b)), lambda a, b: a / (2 + np.sin(b))),
-}
-OVER_TIME = {
-    "time_sum": (lambda a: 0.3 * mg.time_sum(a), lambda values: 0.3 * sum(values)),
-    "time_mean": (mg.time_mean, lambda values: sum(values) / len(values)),
-    "first": (mg.first, lambda values: values[0]),
-    "last": (mg.last, lambda values: values[-1]),
-    "time_stack": (
-        lambda a: mg.tanh(mg.mean(mg.time_stack(a), axis=0)),
-        lambda values: np.tanh(np.mean(np.stack(values), axis=0)),
-    ),
-}
-
-
-def fitted(a, shape):
-    """`a` brought to `shape`, by means and broadcasting: the same words for Tensors and arrays."""
-    full = np.broadcast_to(a, (2, 3))
-    axes = tuple(i for i, n in enumerate((1,) * (2 - len(shape)) + shape) if n == 1)
-    return np.reshape(np.mean(full, axis=axes) if axes else full, shape)
-
-
-class RandomNetwork:
-    """A recurrent network of one random program, as Tensors and as an interpreter of what it means.
-
-    The program is in stages. A stage has states of its own, reads the stages before it and their
-    reductions over time, and is reduced over time at its end, so that no cycle needs its own future.
-    """
-
-    def __init__(self, seed):
-        self.rng = rng = np.random.default_rng(seed)
-        self.steps = int(rng.integers(1, 6))
-        self.nodes = []  # (kind, details...), operands by number
-        self.shapes = []
-        self.varies = []
-        self.arrays = {}  # number of a leaf → its value, or its sequence
-        self.nexts = {}
-        for _ in range(rng.integers(1, 3)):
-            self.leaf("input", SHAPES[rng.integers(5)], varies=True)
-        for _ in range(rng.integers(2, 5)):
-            self.leaf("parameter", SHAPES[rng.integers(5)], varies=False)
-        square = self.leaf("parameter", (3, 3), varies=False)
-        readable = [i for i in range(len(self.nodes)) if i != square]
-        ends = []
-        for _ in range(rng.integers(1, 3)):
-            states = []
-            for _ in range(rng.integers(1, 4)):
-                static = [i for i in readable if not self.varies[i]]
-                start = int(rng.choice(static)) if rng.random() < 0.5 else None
-                if start is None:
-                    start = self.leaf("parameter", SHAPES[rng.integers(5)], varies=False)
-                states.append(self.node(("state", start), self.shapes[start], True))
-            readable += states
-            for _ in range(rng.integers(3, 10)):
-                readable.append(self.operation(readable, states, square))
-            for state in states:
-                source = int(rng.choice(readable[-4:] if rng.random() < 0.8 else readable))
-                if not rng.random() < 0.3 or self.shapes[source] != self.shapes[state]:
-                    source = self.node(("fit", source), self.shapes[state], self.varies[source])
-                self.nexts[state] = source
-            for source in (*states, *readable[-2:]):
-                if self.varies[source]:
-                    reduced = self.node(("over", rng.choice(list(OVER_TIME)), source), self.shapes[source], False)
-                    readable.append(reduced)
-                    ends.append(reduced)
-        self.ends = ends
-
-    def node(self, what, shape, varies):
-        self.nodes.append(what)
-        self.shapes.append(shape)
-        self.varies.append(varies)
-        return len(self.nodes) - 1
-
-    def leaf(self, kind, shape, varies):
-        number = self.node((kind,), shape, varies)
-        value = self.rng.uniform(-1, 1, size=(self.steps, *shape) if kind == "input" else shape)
-        self.arrays[number] = value
-        return number
-
-    def operation(self, readable, states, square):
-        rng = self.rng
-        one = int(rng.choice(readable[-6:]))  # the latest nodes, so that chains are long and cycles frequent
-        two = int(rng.choice(states if rng.random() < 0.6 else readable))
-        if self.shapes[one][-1:] == (3,) and rng.random() < 0.4:
-            return self.node(("matmul", one, square), self.shapes[one], self.varies[one])
-        if rng.random() < 0.4:
-            name = rng.choice(list(UNARY))
-            shape = {"total": (), "row": (3,)}.get(name, self.shapes[one])
-            return self.node(("unary", name, one), shape, self.varies[one])
-        shape = np.broadcast_shapes(self.shapes[one], self.shapes[two])
-        return self.node(("binary", rng.choice(list(BINARY)), one, two), shape, self.varies[one] or self.varies[two])
-
-    def loss(self, arrays):
-        """The value by the definition of each word: a memo of (node, timestep), filled on demand."""
-        memo = {}
-
-        def value(i, t):
-            key = (i, t if self.varies[i] else None)
-            if key not in memo:
-                memo[key] = compute(*self.nodes[i], i=i, t=t)
-            return memo[key]
-
-        def compute(kind, *details, i, t):
-            if kind == "input":
-                return arrays[i][t]
-            if kind == "parameter":
-                return arrays[i]
-            if kind == "state":
-                return value(details[0], None) if t == 0 else value(self.nexts[i], t - 1)
-            if kind == "fit":
-                return fitted(value(details[0], t), self.shapes[i])
-            if kind == "matmul":
-                return np.tanh(value(details[0], t) @ value(details[1], t))
-            if kind == "unary":
-                return UNARY[details[0]][1](value(details[1], t))
-            if kind == "binary":
-                return BINARY[details[0]][1](value(details[1], t), value(details[2], t))
-            return OVER_TIME[details[0]][1]([value(details[1], each) for each in range(self.steps)])
-
-        return sum(np.sum(value(end, None)) * (k + 1) for k, end in enumerate(self.ends))
-
-    def tensors(self, numbers_as_floats):
-        """The same network recorded, and its leaves by number."""
-        made, leaves = [], {}
-        for i, (kind, *details) in enumerate(self.nodes):
-            if kind in ("input", "parameter"):
-                array = self.arrays[i]
-                example = array[0] if kind == "input" else array
-                if numbers_as_floats and example.shape == ():
-                    example = float(example)
-                make = mg.input if kind == "input" else mg.parameter
-                node = leaves[i] = make(example, name=f"{kind}{i}")
-            elif kind == "state":
-                node = mg.state(made[details[0]], name=f"state{i}")
-            elif kind == "fit":
-                node = fitted(made[details[0]], self.shapes[i])
-            elif kind == "matmul":
-                node = mg.tanh(made[details[0]] @ made[details[1]])
-            elif kind == "unary":
-                node = UNARY[details[0]][0](made[details[1]])
-            elif kind == "binary":
-                node = BINARY[details[0]][0](made[details[1]], made[details[2]])
-            else:
-                node = OVER_TIME[details[0]][0](made[details[1]])
-            made.append(node)
-        for state, source in self.nexts.items():
-            made[state].next = made[source]
-        total = 0.0
-        for k, end in enumerate(self.ends):
-            total = total + mg.sum(made[end]) * (k + 1)
-        return mg.Graph(loss=total), leaves
-
-    def gradients(self):
-        """By complex steps through the interpreter: no differences, no rounding."""
-        found = {}
-        for i, array in self.arrays.items():
-            gradient = found[i] = np.zeros(array.shape)
-            for index in np.ndindex(array.shape):
-                moved = array.astype(complex)
-                moved[index] += TINY * 1j
-                gradient[index] = np.imag(self.loss({**self.arrays, i: moved})) / TINY
-        return found
-
 
 def test_random_networks_are_as_various_as_they_should_be():
     nets = [RandomNetwork(seed).tensors(False)[0] for seed in range(50)]
@@ -566,13 +383,26 @@ def test_random_networks_are_as_various_as_they_should_be():
     assert sum(any(state.initial.operands for state in net.states) for net in nets) > 4
 
 
+def test_random_networks_of_both_directions_are_as_various_as_they_should_be():
+    nets = [RandomNetwork(seed, both_directions=True).tensors(False)[0] for seed in range(50)]
+    directions = [{state.reverse for state in net.states} for net in nets]
+    assert sum(True in found for found in directions) > 25
+    assert sum(len(found) == 2 for found in directions) > 15
+    assert sum(len({cycle.reverse for cycle in net.cycles}) == 2 for net in nets) > 8
+    in_cycles = [{state for cycle in net.cycles for state in cycle.states} for net in nets]
+    reverse_delays = [
+        any(state.reverse and state not in cyclic for state in net.states)
+        for net, cyclic in zip(nets, in_cycles, strict=True)
+    ]
+    assert sum(reverse_delays) > 15
+
+
+@pytest.mark.parametrize("both_directions", [False, True], ids=["forwards", "both"])
 @pytest.mark.parametrize("seed", range(50))
-def test_random_cyclic_graph_equals_its_meaning_and_its_gradients(seed):
-    network = RandomNetwork(seed)
+def test_random_cyclic_graph_equals_its_meaning_and_its_gradients(seed, both_directions):
+    network = RandomNetwork(seed, both_directions)
     net, leaves = network.tensors(numbers_as_floats=bool(seed % 2))
-    dag = net.unroll(
-        {x.name: network.arrays[i] for i, x in leaves.items() if x in set(net.inputs)}, steps=network.steps
-    )
+    dag = net.unroll(network.sequences(net, leaves), steps=network.steps)
     dag.backward()
     np.testing.assert_allclose(dag.output.value, network.loss(network.arrays), rtol=1e-11)
 

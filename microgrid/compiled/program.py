@@ -61,6 +61,7 @@ class Compiled:
         self.arrays = [node for node in leaves if not is_number(node)]
         self.shaped_by_length = any(node.primitive is TIME_STACK or is_spread_over_time(node) for node in graph.nodes)
         self.programs: dict[Any, Whole | Segments] = {}
+        self.familiar: dict[Any, tuple[Any, int, Whole | Segments]] = {}
 
     def __call__(
         self,
@@ -98,15 +99,25 @@ class Compiled:
         NotFiniteError
             With `check`, naming the node and the timestep.
         """
-        if sequences:
+        if sequences is not None:
+            if not isinstance(sequences, Mapping):
+                raise SequenceError(
+                    "the sequences come by the names of the inputs, as in step(x=...) or step({'x': ...}), not as "
+                    f"{type(sequences).__name__}"
+                )
             given = {self.graph.names.get(k, "") if isinstance(k, Tensor) else k: x for k, x in sequences.items()}
             given.update(named_sequences)
         else:
             given = named_sequences
+        if steps is None and initial is None and lengths is None and not check:
+            known = self.known(given)
+            if known is not None:
+                length, program = known
+                return self.result(*program.run(length, given, {}))
         length = number_of_steps(self.graph, given, steps)
         arrays = [sequence_array(node, name, given.get(name), length) for name, node in self.inputs]
         by_name = dict(zip([name for name, _ in self.inputs], arrays, strict=True))
-        starts = initial_values(self.graph, initial) if initial else {}
+        starts = initial_values(self.graph, initial) if initial is not None else {}
         if lengths is not None:
             by_name[LENGTHS] = self.mask(lengths, arrays, length)
         given_starts = {self.names[state]: start.value for state, start in starts.items()}
@@ -114,7 +125,31 @@ class Compiled:
             network = self.recorded(length, arrays, starts, lengths is not None, simplify=False)
             check_finite(Whole(network, simplify=False), length, by_name, given_starts)
         program = self.specialised(length, arrays, starts, lengths is not None)
-        outputs, grads, ends = program.run(length, by_name, given_starts)
+        if not starts and lengths is None and all(given.get(name) is x for name, x in by_name.items()):
+            if len(self.familiar) >= SHAPES_KEPT:
+                self.familiar.clear()
+            self.familiar[tuple([(x.shape, x.dtype) for x in arrays])] = self.leaf_values(), length, program
+        return self.result(*program.run(length, by_name, given_starts))
+
+    def known(self, given: Mapping[str, Any]) -> tuple[int, Whole | Segments] | None:
+        """The length and program of sequences just like some that were checked before; a run costs microseconds."""
+        if len(given) != len(self.inputs):
+            return None
+        try:
+            key = tuple([(given[name].shape, given[name].dtype) for name, _ in self.inputs])
+        except (KeyError, AttributeError):
+            return None
+        found = self.familiar.get(key)
+        if found is None or found[0] != self.leaf_values() or any(type(x) is not np.ndarray for x in given.values()):
+            return None
+        return found[1:]
+
+    def leaf_values(self) -> tuple[list[Any], list[Any]]:
+        """What of the leaves is part of the program: the shapes of arrays, and numbers."""
+        return [getattr(leaf.value, "shape", None) for leaf in self.arrays], [leaf.value for leaf in self.numbers]
+
+    def result(self, outputs: list[Any], grads: list[Any], ends: list[Any]) -> Run:
+        """What a run gave, by name."""
         found = {
             self.names[node]: float(grad) if type(node.value) is float and np.ndim(grad) == 0 else grad
             for node, grad in zip(self.wrt, grads, strict=True)
@@ -140,7 +175,8 @@ class Compiled:
     def schedule(self) -> Schedule:
         """What runs once, what for all timesteps at once and what step by step, for the shapes as recorded."""
         examples = [np.asarray(node.value)[None] for _, node in self.inputs]
-        return Whole(self.recorded(1, examples, {}, False)).program.schedule
+        spread = [len(node.operands[0]) for node in self.graph.nodes if is_spread_over_time(node)]
+        return Whole(self.recorded(spread[0] if spread else 1, examples, {}, False)).program.schedule
 
     def mask(self, lengths: Any, arrays: list[Any], length: int) -> Any:
         """Which sequences of the batch have not ended at which timestep."""
@@ -158,8 +194,7 @@ class Compiled:
         key = (
             tuple([(array.shape[1:], array.dtype) for array in arrays]),
             tuple([(self.names[state], start.shape) for state, start in starts.items()]),
-            tuple([getattr(leaf.value, "shape", None) for leaf in self.arrays]),
-            tuple([leaf.value for leaf in self.numbers]),  # they are part of the program
+            *map(tuple, self.leaf_values()),
             length if self.shaped_by_length else None,
             with_lengths,
         )

@@ -13,9 +13,10 @@ from microgrid.compiled.lengths import batch_axes, masked
 from microgrid.errors import OperandError, SequenceError
 from microgrid.graph import Graph
 from microgrid.leaves import Input, State
+from microgrid.ops.time import is_spread_over_time
 from microgrid.rebuild import recorded_on
 from microgrid.sequences import batch_hint
-from microgrid.tensor import PYTHON_NUMBERS, Tensor
+from microgrid.tensor import PYTHON_NUMBERS, Tensor, describe
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +72,12 @@ def recorded_for(
     rows = [array[0] for array in arrays]
     given = {graph.names[state]: Tensor(start.value) for state, start in starts.items()}
     copy = recorded(graph, wanted, rows, {s: given[graph.names[s]] for s in starts}, length)
+    for node in copy.nodes:
+        if is_spread_over_time(node) and len(node.operands[0]) != length:
+            raise SequenceError(
+                f"{copy.names[node]!r} reads {describe(node.operands[0])}, which has {len(node.operands[0])} "
+                f"timesteps, but the network runs for {length}"
+            )
     index = None if loss is None else graph.outputs.index(loss)
     empty = Recorded(copy, list(graph.outputs), list(wrt), [], index, given)
     found = empty.with_graph(copy)

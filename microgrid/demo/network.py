@@ -62,24 +62,25 @@ def train(net: mg.Graph, series: Floats, *, epochs: int, window: int, lr: float 
     A window as long as the series is full BPTT. A shorter one is truncated BPTT: the state is
     carried from window to window, the gradient stops at the border.
     """
+    step = mg.compile(net)
     optimiser = mg.optim.Adam(net.parameters, lr=lr)
     x, target = series[:-1], series[1:]
     for _ in range(epochs):
-        state: dict[str, Floats] = {}
+        state: dict[str, Floats] | None = None
         losses, norms = [], []
         for start in range(0, len(x), window):
             optimiser.zero_grad()
             part = slice(start, start + window)
-            dag = net.unroll(x=x[part], target=target[part], initial=state)
-            dag.backward()
+            run = step(x=x[part], target=target[part], initial=state)
+            run.backward()
             norms.append(mg.optim.clip_grad_norm(net.parameters, 1.0))
             optimiser.step()
-            state = dag.state
-            losses.append(float(dag.output) * dag.steps)
+            state = run.state
+            losses.append(float(run.value) * len(x[part]))
         yield Epoch(sum(losses) / len(x), max(norms))
 
 
 def forecast(net: mg.Graph, series: Floats) -> Floats:
     """The network's output at every step of a series but the last, each made from the years before it."""
-    with mg.no_grad():
-        return net.unroll(x=series[:-1], target=series[1:]).values("y")
+    outputs: Floats = mg.compile(mg.Graph(net["y"]), wrt=())(x=series[:-1]).value
+    return outputs

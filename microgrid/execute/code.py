@@ -28,9 +28,11 @@ class View:
     """How a block's function sees a node: which form of its rows it is given.
 
     form : "rows" for one row after the other in a loop, "chunk" for the rows of a chunk of timesteps as
-    one array, "flat" for the same as a matrix, "all" for those of all timesteps, "step" for the one row
-    that every timestep of a loop writes anew; `rank` aligns a chunk for broadcasting, `part` selects the
-    place of a part in a concatenation, `vector` takes the one row of a matrix.
+    one array, "flat" for the same as a matrix, "step" for the one row that every timestep of a loop
+    writes anew; "all" for the rows of all timesteps, "matrix", "transposed" and "line" for the same as a
+    matrix and a vector, "ones" for as many ones as that matrix has rows; `rank` aligns a chunk for
+    broadcasting, `part` selects the place of a part in a concatenation, `vector` takes the one row of a
+    matrix.
     """
 
     node: Tensor
@@ -172,10 +174,23 @@ def write_once(node: Tensor, code: Code) -> None:
             call = code.call(np.ascontiguousarray, call)
         code.define(node, call)
         return
+    if contracts_in_place(node, code.layout):
+        x, y = (node.operands[0], node.operands[-1])
+        forms = {TIME_MATMUL: ("transposed", "matrix"), TIME_DOT: ("line", "line"), TIME_ROWS: ("ones", "matrix")}
+        one, two = forms[primitive]
+        code.define(node, code.call(np.dot, code.see(View(x, one)), code.see(View(y, two))))
+        return
     varies = node.operands[0] in code.layout.graph.varying
     sources = [code.see(View(operand, "all")) if varies else code.static(operand) for operand in node.operands]
     rule = OVER_ALL[primitive] if varies else OVER_REPEATS[primitive]
     code.define(node, code.call(rule, *sources, code.see(View(node, "steps"))))
+
+
+def contracts_in_place(node: Tensor, layout: Layout) -> bool:
+    """Whether a product over all timesteps is one product of matrices, or lines, that lie in memory as they are."""
+    return node.primitive in (TIME_MATMUL, TIME_DOT, TIME_ROWS) and all(
+        is_contiguous(operand, layout) for operand in node.operands
+    )
 
 
 OVER_ALL: dict[Any, Callable[..., Any]] = {
@@ -215,7 +230,7 @@ def write_all(node: Tensor, code: Code) -> None:
         write_parts(node, code, "chunk")
     elif primitive.ufunc is not None:
         given = [operand(i, "chunk", node.ndim) for i in range(len(varies))]
-        code.lines.append(code.call(primitive.ufunc, *given, out))
+        code.lines.append(code.call(primitive.ufunc, *given, out_argument(primitive.ufunc, out)))
     elif primitive is MATMUL and is_product_of_rows(node, layout):
         code.lines.append(code.call(np.dot, operand(0, "flat"), operand(1), code.see(View(node, "flat"))))
     elif primitive is SUM and varies[0] and node.dtype == node.operands[0].dtype:
@@ -226,6 +241,11 @@ def write_all(node: Tensor, code: Code) -> None:
         rule = bound_rule(node, varies)
         given = [operand(i) for i in range(len(varies))]
         code.lines.append(f"{out}[...] = {code.call(rule, *given)}")
+
+
+def out_argument(ufunc: np.ufunc, out: str) -> str:
+    """How to name where a result goes: by position, which is faster, but NumPy wants maximum's by name."""
+    return f"out={out}" if ufunc in (np.maximum, np.minimum) else out
 
 
 def number_dtype(node: Tensor) -> Any:
@@ -272,7 +292,8 @@ def write_parts(node: Tensor, code: Code, form: str) -> None:
         if whole is node and place_of == index:
             continue
         place = code.see(View(node, form, part=index, vector=code.vector))
-        source = code.see(row_view(part, code, form)) if part in code.layout.graph.varying else code.static(part)
+        own_form = "chunk" if form == "chunk" else "rows"
+        source = code.see(row_view(part, code, own_form)) if part in code.layout.graph.varying else code.static(part)
         code.lines.append(code.call(np.copyto, place, source))
 
 
@@ -322,7 +343,7 @@ def write_step(node: Tensor, code: Code) -> None:
         return
     out = code.see(View(node, form, vector=code.vector))
     if primitive.ufunc is not None:
-        code.lines.append(code.call(primitive.ufunc, *operands, out))
+        code.lines.append(code.call(primitive.ufunc, *operands, out_argument(primitive.ufunc, out)))
     elif primitive is SUM and node.dtype == node.operands[0].dtype and node.operands[0].ndim:
         keep = repr(bool(node.params["keepdims"]))
         code.lines.append(code.call(np.add.reduce, operands[0], repr(sum_axes(node)), "None", out, keep))

@@ -79,7 +79,7 @@ class Program:
                 owner = self.layout.buffer[node].owner
                 if owner is node and node in inside:  # its next is the same at all timesteps
                     code.lines.append(f"{code.see(View(node, 'all'))}[...] = {code.static(node.next)}")
-                if owner in inside:
+                if node in inside:
                     code.lines.append(f"{code.see(View(node, 'start'))}[...] = {code.static(node.initial)}")
             elif is_spread_over_time(node) and node in inside:
                 code.lines.append(f"{code.see(View(node, 'all'))}[...] = {code.static(node.operands[0])}")
@@ -269,7 +269,7 @@ class Workspace:
 
     def resolve(self, view: View, a: int, b: int, phase: Phase) -> Any:
         """What a block's function is given for a view, on the timesteps from a to b."""
-        in_chunk = view.form not in ("all", "steps") and self.program.layout.buffer[view.node].kind != "kept"
+        in_chunk = view.form not in WHOLE_FORMS and self.program.layout.buffer[view.node].kind != "kept"
         key = (*view.key, *((0, b - a) if in_chunk else (a, b)), phase.reverse)
         if key not in self.made:
             self.made[key] = self.resolved(view, a, b, phase)
@@ -280,7 +280,7 @@ class Workspace:
             return self.steps
         if view.form == "start":
             return self.start_row(view.node, a, b)
-        if view.form == "all":
+        if view.form in WHOLE_FORMS:
             a, b = 0, self.steps
         array = self.rows(view.node, a, b)
         if view.part >= 0:
@@ -292,8 +292,13 @@ class Workspace:
             return rows[::-1] if phase.reverse else rows
         if view.form == "step":
             return array[0, ...]
-        if view.form == "flat":
-            return array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+        if view.form in ("flat", "matrix", "transposed", "ones"):
+            matrix = array.reshape(math.prod(array.shape[:-1]), array.shape[-1])
+            if view.form == "ones":
+                return np.ones(len(matrix), array.dtype)
+            return matrix.T if view.form == "transposed" else matrix
+        if view.form == "line":
+            return array.reshape(-1)
         return aligned(array, True, view.rank)
 
     def start_row(self, node: Tensor, a: int, b: int) -> Array:
@@ -303,6 +308,9 @@ class Workspace:
             a, b = 0, self.steps
         rows = self.rows(node, a, b)
         return rows[-1, ...] if node.reverse else rows[0, ...]
+
+
+WHOLE_FORMS = ("all", "matrix", "transposed", "line", "ones", "steps")
 
 
 def carry(values: list[Any], to: Array, source: Array) -> None:

@@ -41,7 +41,7 @@ def matmul_over_time(forward: Any) -> TimeRule:
         """One product over the rows of all timesteps where the right operand is a static matrix."""
         (x, y), (x_varies, y_varies) = values, varies
         if not y_varies and np.ndim(y) == 2:
-            return np.matmul(x.reshape(-1, x.shape[-1]), y).reshape(len(x), *shape)
+            return np.matmul(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), y).reshape(len(x), *shape)
         if np.ndim(x) == x_varies + 1:  # a vector at each timestep: a matrix of one row
             x = np.expand_dims(x, -2)
         if np.ndim(y) == y_varies + 1:

@@ -19,10 +19,13 @@ def merge_repeated(graph: Graph) -> Graph:
     Source: J. Cocke, Global common subexpression elimination, ACM SIGPLAN Notices 5 (1970).
     """
     known: dict[Hashable, Tensor] = {}
+    outputs = set(graph.outputs)  # each stays itself: there may be a gradient by one of them
 
     def remake(node: Tensor, made: Made) -> Tensor:
         if node.primitive is None:
             return known.setdefault((type(node.value), repr(node.value)), node) if is_number(node) else node
+        if node in outputs:
+            return kept(node, made)
         operands = [made[operand] for operand in node.operands]
         order = sorted(map(id, operands)) if node.primitive in (ADD, MULTIPLY) else list(map(id, operands))
         key = (node.primitive, tuple(order), content(dict(node.params)))

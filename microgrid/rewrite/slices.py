@@ -69,7 +69,10 @@ def part_of(whole: Tensor, start: int, stop: int) -> Tensor:
 def merge_neighbours(graph: Graph) -> Graph:
     """The graph in which an element-by-element operation on adjoining slices of an array is one operation on all."""
     groups: dict[Hashable, list[tuple[int, int, Tensor]]] = {}
+    outputs = set(graph.outputs)
     for node in graph.nodes:
+        if outputs.intersection(node.operands):  # a gradient by one of them may be asked for: do not pass it by
+            continue
         found = description(node)
         if found is not None:
             key, start, stop = found
@@ -183,8 +186,8 @@ def scale_before_slicing(graph: Graph) -> Graph:
                 found = last_axis_slice(other)
                 assert found is not None
                 row[found[1] : found[2]] = factor
-            factor = Tensor(float(row[0])) if (row == row[0]).all() else Tensor(row)
-            scaled[array] = multiply(made[array], factor)
+            every = bool((row == row[0]).all())
+            scaled[array] = multiply(made[array], Tensor(float(row[0]) if every else row))
         return part_of(scaled[array], start, stop)
 
     def remake(node: Tensor, made: Made) -> Tensor:
