@@ -54,6 +54,20 @@ def delay_line() -> mg.Graph:
     return mg.Graph(y=x - 2 * d1 + d2)
 
 
+def leaky_neuron() -> mg.Graph:
+    u, x, h = mg.parameter(0.8, name="u"), mg.input(0.0, name="x"), mg.state(0.0, name="h")
+    h.next = 0.9 * h + mg.tanh((u * h + x).named("a"))
+    return mg.Graph(total=mg.time_sum(h.next))
+
+
+def bidirectional() -> mg.Graph:
+    x = mg.input(np.zeros((1, 3)), name="x")
+    f, b = mg.state(np.zeros((1, 16)), name="f"), mg.state(np.zeros((1, 16)), name="b", reverse=True)
+    f.next = mg.tanh(x @ weight("Wf", 3, 16) + f @ weight("Uf", 16, 16))
+    b.next = mg.tanh(x @ weight("Wb", 3, 16) + b @ weight("Ub", 16, 16))
+    return mg.Graph(y=f.next @ weight("Vf", 16, 2) + b.next @ weight("Vb", 16, 2))
+
+
 def gradients_through_time() -> viz.Picture:
     u, x, h = mg.parameter(0.8, name="u"), mg.input(0.0, name="x"), mg.state(0.0, name="h")
     h.next = mg.tanh(u * h + x)
@@ -70,6 +84,8 @@ def main() -> None:
     viz.draw(lstm().unroll(steps=4)).save(OUT / "lstm_unrolled.svg")
     viz.before_after(two_layers(), steps=3).save(OUT / "two_layers.svg")
     viz.before_after(delay_line(), steps=3).save(OUT / "delay_line.svg")
+    viz.draw(mg.differentiate(leaky_neuron())).save(OUT / "adjoint.svg")
+    viz.before_after(bidirectional(), steps=3).save(OUT / "bidirectional.svg")
     gradients_through_time().save(OUT / "gradients.svg")
     for path in sorted(OUT.glob("*.svg")):
         print(path.relative_to(OUT.parent.parent))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,8 @@ class View:
     form : "rows" for one row after the other in a loop, "chunk" for the rows of a chunk of timesteps as
     one array, "flat" for the same as a matrix, "step" for the one row that every timestep of a loop
     writes anew; "all" for the rows of all timesteps, "matrix", "transposed" and "line" for the same as a
-    matrix and a vector, "ones" for as many ones as that matrix has rows; `rank` aligns a chunk for
+    matrix and a vector, "ones" for as many ones as that matrix has rows, "static" for the array of a
+    static value; `rank` aligns a chunk for
     broadcasting, `part` selects the place of a part in a concatenation, `vector` takes the one row of a
     matrix.
     """
@@ -60,6 +61,8 @@ class Code:
         self.read: dict[int, str] = {}
         self.written: dict[int, str] = {}
         self.lines: list[str] = []
+        self.before: list[str] = []
+        """Lines before the loop."""
 
     def refer(self, thing: Any, hint: str = "k") -> str:
         """A name for an object outside the function."""
@@ -105,6 +108,7 @@ class Code:
         if loop:
             together = ", ".join(rows)
             iterated = f"zip({', '.join(f'{name}s' for name in rows)})" if len(rows) > 1 else f"{rows[0]}s"
+            body += self.before
             body.append(f"for {together} in {iterated}:")
             body += [f"    {line}" for line in self.lines]
             arguments = [f"{name}s" if name in rows else name for name in arguments]
@@ -137,6 +141,7 @@ class Step:
 def write_block(block: Block, layout: Layout, slots: Mapping[Tensor, int]) -> Step | None:
     """The function of a block; None if there is nothing to compute."""
     code = Code(layout, slots, vector=block.kind == "loop" and has_one_row(block, layout))
+    inside = set(block.nodes)
     for node in block.nodes:
         if block.kind == "once":
             write_once(node, code)
@@ -145,7 +150,7 @@ def write_block(block: Block, layout: Layout, slots: Mapping[Tensor, int]) -> St
         elif block.kind == "all":
             write_all(node, code)
         else:
-            write_step(node, code)
+            write_step(node, inside, code)
     if not code.lines:
         return None
     loop = block.kind == "loop"
@@ -168,22 +173,57 @@ def static_call(node: Tensor, code: Code, operands: Sequence[str]) -> str:
 def write_once(node: Tensor, code: Code) -> None:
     primitive = node.primitive
     assert primitive is not None
+    if keeps_its_array(node, code.layout):
+        held = code.see(View(node, "static"))
+        code.lines.append(static_call_into(node, code, held))
+        code.define(node, held)
+        return
     if primitive.over_time is None:
-        call = static_call(node, code, [code.static(operand) for operand in node.operands])
-        if node in code.layout.copied:  # products of matrices read a transposed copy faster than a view
-            call = code.call(np.ascontiguousarray, call)
-        code.define(node, call)
+        code.define(node, static_call(node, code, [code.static(operand) for operand in node.operands]))
         return
     if contracts_in_place(node, code.layout):
-        x, y = (node.operands[0], node.operands[-1])
-        forms = {TIME_MATMUL: ("transposed", "matrix"), TIME_DOT: ("line", "line"), TIME_ROWS: ("ones", "matrix")}
-        one, two = forms[primitive]
-        code.define(node, code.call(np.dot, code.see(View(x, one)), code.see(View(y, two))))
+        code.define(node, code.call(np.dot, *contracted(node, code)))
         return
     varies = node.operands[0] in code.layout.graph.varying
     sources = [code.see(View(operand, "all")) if varies else code.static(operand) for operand in node.operands]
     rule = OVER_ALL[primitive] if varies else OVER_REPEATS[primitive]
     code.define(node, code.call(rule, *sources, code.see(View(node, "steps"))))
+
+
+LARGE = 256
+"""From how many elements on a static value is written into the same array in every run."""
+
+
+def keeps_its_array(node: Tensor, layout: Layout) -> bool:
+    """Whether a static value is computed into an array that stays from run to run: not if it is the user's."""
+    primitive = node.primitive
+    assert primitive is not None
+    if node.size < LARGE or node.dtype.kind != "f" or any(node is output for output in layout.graph.outputs):
+        return False
+    joins = primitive is CONCATENATE and all(operand.dtype == node.dtype for operand in node.operands)
+    return node in layout.copied or joins or primitive.ufunc is not None or contracts_in_place(node, layout)
+
+
+def static_call_into(node: Tensor, code: Code, out: str) -> str:
+    """The line that computes a static value into its array."""
+    primitive = node.primitive
+    assert primitive is not None
+    if contracts_in_place(node, code.layout):
+        return code.call(np.dot, *contracted(node, code), out)
+    operands = [code.static(operand) for operand in node.operands]
+    if node in code.layout.copied:  # products of matrices read a transposed copy faster than a view
+        return code.call(np.copyto, out, static_call(node, code, operands))
+    if primitive.ufunc is not None:
+        return code.call(primitive.ufunc, *operands, out_argument(primitive.ufunc, out))
+    return code.call(np.concatenate, f"[{', '.join(operands)}]", f"axis={node.params['axis']!r}", f"out={out}")
+
+
+def contracted(node: Tensor, code: Code) -> tuple[str, str]:
+    """The two factors of a product over all timesteps."""
+    assert node.primitive is not None
+    forms = {TIME_MATMUL: ("transposed", "matrix"), TIME_DOT: ("line", "line"), TIME_ROWS: ("ones", "matrix")}
+    one, two = forms[node.primitive]
+    return code.see(View(node.operands[0], one)), code.see(View(node.operands[-1], two))
 
 
 def contracts_in_place(node: Tensor, layout: Layout) -> bool:
@@ -227,7 +267,7 @@ def write_all(node: Tensor, code: Code) -> None:
         return code.see(View(x, form, rank)) if varies[index] else code.static(x, number_dtype(node))
 
     if primitive is CONCATENATE and node.params["axis"] is not None:
-        write_parts(node, code, "chunk")
+        write_parts(node, code, "chunk", range(len(node.operands)))
     elif primitive.ufunc is not None:
         given = [operand(i, "chunk", node.ndim) for i in range(len(varies))]
         code.lines.append(code.call(primitive.ufunc, *given, out_argument(primitive.ufunc, out)))
@@ -285,9 +325,10 @@ def is_product_of_rows(node: Tensor, layout: Layout) -> bool:
     )
 
 
-def write_parts(node: Tensor, code: Code, form: str) -> None:
-    """A concatenation: copy the parts that were not written in place."""
-    for index, part in enumerate(node.operands):
+def write_parts(node: Tensor, code: Code, form: str, indices: Iterable[int]) -> None:
+    """A concatenation: copy those of its parts, by number, that were not written in place."""
+    for index in indices:
+        part = node.operands[index]
         whole, place_of = code.layout.placed.get(part, (None, -1))
         if whole is node and place_of == index:
             continue
@@ -295,6 +336,20 @@ def write_parts(node: Tensor, code: Code, form: str) -> None:
         own_form = "chunk" if form == "chunk" else "rows"
         source = code.see(row_view(part, code, own_form)) if part in code.layout.graph.varying else code.static(part)
         code.lines.append(code.call(np.copyto, place, source))
+
+
+def write_joined(node: Tensor, inside: Collection[Tensor], code: Code) -> None:
+    """A concatenation in a loop: what comes from outside the loop is copied before it begins."""
+    form = "step" if code.layout.buffer[node].kind == "step" else "rows"
+    lines = code.lines
+    if form == "rows":
+        outside = [index for index, part in enumerate(node.operands) if part not in inside]
+        code.lines = code.before
+        write_parts(node, code, "chunk", outside)
+        code.lines = lines
+        write_parts(node, code, form, [i for i in range(len(node.operands)) if i not in outside])
+    else:
+        write_parts(node, code, form, range(len(node.operands)))
 
 
 def row_view(node: Tensor, code: Code, form: str = "rows") -> View:
@@ -329,8 +384,8 @@ def is_join_of_columns(node: Tensor) -> bool:
     return node.primitive is CONCATENATE and node.params["axis"] in (1, -1)
 
 
-def write_step(node: Tensor, code: Code) -> None:
-    """One timestep of a loop."""
+def write_step(node: Tensor, inside: Collection[Tensor], code: Code) -> None:
+    """One timestep of a loop over the nodes `inside`."""
     layout, primitive = code.layout, node.primitive
     assert primitive is not None
     dtype = number_dtype(node)
@@ -339,7 +394,7 @@ def write_step(node: Tensor, code: Code) -> None:
     ]
     form = "step" if layout.buffer[node].kind == "step" else "rows"
     if primitive is CONCATENATE and node.params["axis"] is not None:
-        write_parts(node, code, form)
+        write_joined(node, inside, code)
         return
     out = code.see(View(node, form, vector=code.vector))
     if primitive.ufunc is not None:

@@ -108,6 +108,12 @@ class Buffer:
     last: int = -1
     slot: int = -1
 
+    def shift(self, node: Tensor) -> int:
+        """At which row the first timestep of a node stands: a state and its next are one row apart."""
+        if self.state is None:
+            return 0
+        return int(self.state.reverse == (node is not self.state.next))
+
     @property
     def row_bytes(self) -> int:
         return int(self.owner.size * self.owner.dtype.itemsize)
@@ -179,6 +185,8 @@ def place_parts(layout: Layout, share: bool) -> None:
     if not share:
         return
     nexts = {state.next for state in layout.graph.states}
+    varying = layout.graph.varying
+    homes = {node: block for _, _, block in blocks_of(layout) for node in block.nodes}
     for _, _, block in blocks_of(layout):
         if block.kind == "once":
             continue
@@ -187,7 +195,12 @@ def place_parts(layout: Layout, share: bool) -> None:
             if node.primitive is not CONCATENATE or node.params["axis"] is None:
                 continue
             for index, part in enumerate(node.operands):
-                if (
+                if isinstance(part, State):  # it lives where it is read, its next where it is read a timestep later
+                    alone = homes.get(part.next) is block and part.next in varying and part not in layout.placed
+                    states = [each for each in node.operands if isinstance(each, State)]
+                    if block.kind == "loop" and alone and len(states) == 1 and part.dtype == node.dtype:
+                        layout.placed[part] = layout.placed[part.next] = (node, index)
+                elif (
                     part in inside
                     and part not in layout.placed
                     and part not in nexts
@@ -209,7 +222,9 @@ def assign_buffers(layout: Layout) -> None:
     for part, (whole, _) in layout.placed.items():
         layout.buffer[part] = layout.buffer[whole]
     for state in graph.states:
-        if state.next in graph.varying:
+        if state in layout.placed:
+            layout.buffer[state].state = state
+        elif state.next in graph.varying:
             shared = layout.buffer[state.next]
             assert shared.owner is state.next
             assert shared.state is None

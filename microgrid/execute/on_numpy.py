@@ -161,6 +161,7 @@ class Workspace:
             for a in program.layout.allocations
         ]
         self.made: dict[Any, Any] = {}
+        self.held: list[Array] = []  # arrays of static values
         self.inputs = [(node, self.rows(node, 0, steps)) for node in program.graph.inputs]
         self.calls = list(self.all_calls())
         slots = program.slots
@@ -168,6 +169,7 @@ class Workspace:
             (slots.get(output, -1), None if output in slots else self.rows(output, 0, steps))
             for output in program.graph.outputs
         ]
+        self.held_ids = set(map(id, self.held))
         self.made.clear()
 
     def compute(self, sequences: Mapping[Tensor, Any], given: Mapping[Tensor, Any]) -> list[Any]:
@@ -188,7 +190,7 @@ class Workspace:
     def run(self, sequences: Mapping[Tensor, Any], given: Mapping[Tensor, Any]) -> list[Any]:
         """The values of the outputs; arrays that share memory with nothing."""
         values = self.compute(sequences, given)
-        not_new = {id(values[slot]) for slot, _ in self.program.leaves}
+        not_new = {id(values[slot]) for slot, _ in self.program.leaves} | self.held_ids
         results: list[Any] = []
         for slot, rows in self.outputs:
             result = values[slot] if rows is None else rows
@@ -253,19 +255,16 @@ class Workspace:
             assert node.primitive is not None
             source = self.rows(node.operands[0], a, b)
             return np.asarray(node.primitive.compute_all([source], [True], node.shape, node.params))
-        if node in layout.placed:
-            whole, index = layout.placed[node]
-            return self.rows(whole, a, b)[(slice(None), *rows_of_part(whole, index))]
         array = self.array(buffer)
         if buffer.kind == "step":
-            return array[:1]
-        shift = (
-            0
-            if buffer.state is None or buffer.owner is buffer.state
-            else int(buffer.state.reverse == (node is buffer.state))
-        )
-        start = shift + (a if buffer.kind == "kept" else 0)
-        return array[start : start + b - a]
+            array = array[:1]
+        else:
+            start = buffer.shift(node) + (a if buffer.kind == "kept" else 0)
+            array = array[start : start + b - a]
+        if node in layout.placed:
+            whole, index = layout.placed[node]
+            return array[(slice(None), *rows_of_part(whole, index))]
+        return array
 
     def resolve(self, view: View, a: int, b: int, phase: Phase) -> Any:
         """What a block's function is given for a view, on the timesteps from a to b."""
@@ -278,6 +277,10 @@ class Workspace:
     def resolved(self, view: View, a: int, b: int, phase: Phase) -> Any:
         if view.form == "steps":
             return self.steps
+        if view.form == "static":
+            held = np.empty(view.node.shape, view.node.dtype)
+            self.held.append(held)
+            return held
         if view.form == "start":
             return self.start_row(view.node, a, b)
         if view.form in WHOLE_FORMS:
@@ -310,7 +313,7 @@ class Workspace:
         return rows[-1, ...] if node.reverse else rows[0, ...]
 
 
-WHOLE_FORMS = ("all", "matrix", "transposed", "line", "ones", "steps")
+WHOLE_FORMS = ("all", "matrix", "transposed", "line", "ones", "steps", "static")
 
 
 def carry(values: list[Any], to: Array, source: Array) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from microgrid.graph import Graph
 from microgrid.rewrite.constants import fold_constants
+from microgrid.rewrite.joined import join_single_rows, slice_weights
 from microgrid.rewrite.lower import means_as_sums, sigmoid_by_tanh, squares, without_broadcasts
 from microgrid.rewrite.products import contract_over_time, merge_products, scale_weights, static_factors_last
 from microgrid.rewrite.repeated import merge_repeated
@@ -31,11 +32,11 @@ def network(graph: Graph) -> Graph:
         graph = scale_weights(scale_before_slicing(merge_neighbours(graph)))
         if graph is before:
             break
-    return hoist_terms(graph)
+    return join_single_rows(hoist_terms(graph))
 
 
 def program(graph: Graph) -> Graph:
     """As little as possible inside the loops."""
-    graph = distribute_over_parts(join_scatters(without_broadcasts(fold_constants(graph))))
+    graph = distribute_over_parts(join_scatters(without_broadcasts(slice_weights(fold_constants(graph)))))
     graph = share_factors(negate_outside(hoist_terms(graph)))
     return merge_repeated(fold_constants(contract_over_time(static_factors_last(graph))))

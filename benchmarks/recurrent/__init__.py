@@ -1,0 +1,1 @@
+"""Backpropagation through time, in several engines: what benchmarks/bptt.py runs."""
