@@ -34,16 +34,17 @@ from microgrid.primitive import Primitive
 from microgrid.tensor import Tensor, constant
 
 
-def differentiate(net: Graph, wrt: Iterable[Tensor | str] | Tensor | str | None = None) -> Graph:
+def differentiate(loss_or_graph: Tensor | Graph, wrt: Iterable[Tensor | str] | Tensor | str | None = None) -> Graph:
     """The adjoint of a network: the graph whose outputs are the gradients of its output.
 
     It is recorded from the same primitives, so it can be drawn, unrolled, compiled and differentiated
     again. A cycle that runs forwards in time has an adjoint that runs backwards: its states are
-    `reverse`. Inputs and parameters are those of `net`.
+    `reverse`. The state that brings the gradient of h back from the timestep after is named "h.grad⁺".
+    Inputs and parameters are those of the network.
 
     Parameters
     ----------
-    net : Graph
+    loss_or_graph : Tensor or Graph
         With one output, a scalar with one value for the whole sequence.
     wrt : node, name, or several of them, optional
         By what to differentiate; by default all parameters. A node with a value per timestep, such as
@@ -73,6 +74,7 @@ def differentiate(net: Graph, wrt: Iterable[Tensor | str] | Tensor | str | None 
     >>> float(adjoint.unroll(x=[1.0, 0.0, 0.0])["u.grad"])
     1.0
     """
+    net = loss_or_graph if isinstance(loss_or_graph, Graph) else Graph(loss_or_graph)
     for node in net.nodes:
         if node.primitive is TIME_STACK or is_spread_over_time(node):
             raise GradientError(
@@ -223,6 +225,7 @@ def only_at(g: Tensor, operand: Tensor, *, reverse: bool) -> Tensor:
     """A cotangent at the first or, in reverse, at the last timestep, and 0 at all others: a delay of 0 that starts
     from it."""
     there = state(fitted(g, operand), reverse=reverse)
+    there._name = ("grad of the last" if reverse else "grad of the first", None)
     there.next = zeros_of(there)
     return there
 

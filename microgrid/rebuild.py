@@ -9,6 +9,7 @@ import numpy as np
 from microgrid import recording
 from microgrid.graph import Graph
 from microgrid.leaves import State
+from microgrid.ops.shape import broadcast_to
 from microgrid.ops.time import TIME_STACK
 from microgrid.primitive import record
 from microgrid.tensor import Tensor
@@ -20,11 +21,17 @@ Remake = Callable[[Tensor, Made], Tensor]
 """(a node of the old graph, those made before it) → the node that stands for it in the new graph."""
 
 
-def rebuilt(graph: Graph, remake: Remake, starts: Mapping[Tensor, Tensor] | None = None) -> Graph:
+def rebuilt(
+    graph: Graph,
+    remake: Remake,
+    starts: Mapping[Tensor, Tensor] | None = None,
+    wide: Mapping[Tensor, tuple[int, ...]] | None = None,
+) -> Graph:
     """A copy of the graph, each node remade after its operands, and what depends on no timestep before all else.
 
     States are new; they start from what stands for their initial value, or from the node in `starts`,
-    and take on the node that stands for their next. The outputs are, in order, those of `graph`.
+    broadcast to the shape in `wide`, and take on the node that stands for their next. The outputs are, in
+    order, those of `graph`.
     """
     made: dict[Tensor, Tensor] = {}
     states: dict[State, State] = {}
@@ -32,6 +39,8 @@ def rebuilt(graph: Graph, remake: Remake, starts: Mapping[Tensor, Tensor] | None
         for node in sorted(graph.nodes, key=Tensor.depends_on_time):
             if isinstance(node, State):
                 start = starts[node] if starts and node in starts else made[node.initial]
+                if wide and node in wide:
+                    start = broadcast_to(start, wide[node])
                 made[node] = states[node] = state_like(node, start)
             else:
                 made[node] = remake(node, made)
@@ -58,11 +67,17 @@ def kept(node: Tensor, made: Made) -> Tensor:
     return copy
 
 
-def recorded_on(graph: Graph, examples: Mapping[Tensor, Tensor], starts: Mapping[Tensor, Tensor], steps: int) -> Graph:
+def recorded_on(
+    graph: Graph,
+    examples: Mapping[Tensor, Tensor],
+    starts: Mapping[Tensor, Tensor],
+    steps: int,
+    wide: Mapping[Tensor, tuple[int, ...]] | None = None,
+) -> Graph:
     """The graph recorded anew on other examples, as other shapes need: its operations compute.
 
-    `examples` stand for leaves, `starts` for initial values of states; a stack over time holds `steps`
-    timesteps. All other leaves are the graph's own.
+    `examples` stand for leaves, `starts` for initial values of states, which are broadcast to the shapes
+    in `wide`; a stack over time holds `steps` timesteps. All other leaves are the graph's own.
     """
 
     def remake(node: Tensor, made: Made) -> Tensor:
@@ -74,4 +89,4 @@ def recorded_on(graph: Graph, examples: Mapping[Tensor, Tensor], starts: Mapping
         copy._name = node._name
         return copy
 
-    return rebuilt(graph, remake, starts)
+    return rebuilt(graph, remake, starts, wide)

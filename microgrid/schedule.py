@@ -70,6 +70,9 @@ class Schedule:
         )
         return "\n".join(lines)
 
+    def __repr__(self) -> str:
+        return f"Schedule({len(self.blocks)} blocks, {self.operations('loop')} operations in loops)"
+
     def listed(self, block: Block) -> str:
         return ", ".join(
             f"{self.graph.names[node]} {'×'.join(map(str, node.shape)) or 'scalar'}" for node in block.nodes
@@ -82,7 +85,7 @@ def heading(block: Block) -> str:
     return f"{WORDS['loop']}, {'backwards' if block.reverse else 'forwards'}"
 
 
-def schedule(graph: Graph) -> Schedule:
+def schedule(loss_or_graph: Tensor | Graph) -> Schedule:
     """The schedule of a graph: what needs no timestep first, the rest as late as its readers allow, in few blocks.
 
     Raises
@@ -102,6 +105,7 @@ def schedule(graph: Graph) -> Schedule:
     once                     loss scalar
     2 operations in loops, at every timestep; 2 for all timesteps at once; 1 once
     """
+    graph = loss_or_graph if isinstance(loss_or_graph, Graph) else Graph(loss_or_graph)
     components = [part for part in strong_components(graph) if part[0].primitive is not None]
     home = {node: i for i, part in enumerate(components) for node in part}
     kinds: list[Kind] = []

@@ -34,8 +34,8 @@ def complaints(stderr: str) -> list[str]:
     return [line for line in stderr.splitlines() if "font cache" not in line]
 
 
-def test_there_are_eight_chapters():
-    assert [chapter.name[:2] for chapter in CHAPTERS] == [f"{number:02}" for number in range(1, 9)]
+def test_there_are_ten_chapters():
+    assert [chapter.name[:2] for chapter in CHAPTERS] == [f"{number:02}" for number in range(1, 11)]
 
 
 def test_readme_lists_every_chapter():

@@ -63,6 +63,10 @@ class Compiled:
         self.programs: dict[Any, Whole | Segments] = {}
         self.familiar: dict[Any, tuple[Any, int, Whole | Segments]] = {}
 
+    def __repr__(self) -> str:
+        by = ", ".join(self.names[node] for node in self.wrt) or "nothing"
+        return f"Compiled({', '.join(self.output_names)}; inputs: {', '.join(n for n, _ in self.inputs)}; wrt: {by})"
+
     def __call__(
         self,
         sequences: Mapping[Any, Any] | None = None,
@@ -117,6 +121,8 @@ class Compiled:
         length = number_of_steps(self.graph, given, steps)
         arrays = [sequence_array(node, name, given.get(name), length) for name, node in self.inputs]
         by_name = dict(zip([name for name, _ in self.inputs], arrays, strict=True))
+        if isinstance(initial, Run):
+            raise SequenceError("initial= takes the states of a run: pass initial=run.state")
         starts = initial_values(self.graph, initial) if initial is not None else {}
         if lengths is not None:
             by_name[LENGTHS] = self.mask(lengths, arrays, length)

@@ -75,6 +75,12 @@ class Run:
     state: dict[str, Any]
     differentiated: tuple[Tensor, ...]
 
+    def __repr__(self) -> str:
+        def shown(values: Mapping[str, Any]) -> str:
+            return ", ".join(f"{name} {np.shape(value) or value}" for name, value in values.items())
+
+        return f"Run(outputs: {shown(self.outputs)}; grads: {shown(self.grads)}; state: {shown(self.state)})"
+
     @property
     def value(self) -> Any:
         """The value of the only output."""

@@ -83,7 +83,9 @@ def recorded_for(
     found = empty.with_graph(copy)
     if with_lengths:
         larger: dict[Tensor, Tensor] = {
-            state: Tensor(one_more(like.value)) for state, like in zip(graph.states, found.states, strict=True)
+            state: Tensor(one_more(like.value))
+            for state, like in zip(graph.states, found.states, strict=True)
+            if state in starts or state.shape == like.shape  # a start that is broadcast will be so again
         }
         other = recorded(graph, wanted, [one_more(row) for row in rows], larger, length)
         found = found.with_graph(masked(copy, batch_axes(copy, other)))
@@ -105,6 +107,13 @@ def recorded(graph: Graph, wanted: Graph, rows: Sequence[Any], starts: Mapping[T
     hint = batch_hint(graph, [examples[node] for node in graph.inputs])
     try:
         copy = recorded_on(wanted, examples, starts, length)
+        wide: dict[Tensor, tuple[int, ...]] = {  # a start of one row serves every batch
+            old: new.next.shape
+            for old, new in zip(wanted.states, copy.states, strict=True)
+            if new.next.shape != new.shape and np.broadcast_shapes(new.shape, new.next.shape) == new.next.shape
+        }
+        if wide:
+            copy = recorded_on(wanted, examples, starts, length, wide)
     except OperandError as error:
         raise OperandError(f"{error}{hint}") from None
     for old, new in zip(wanted.outputs, copy.outputs, strict=True):
