@@ -19,9 +19,10 @@ test: $(VENV)/installed-dev
 bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/eager.py
+	$(BIN)/python benchmarks/bptt.py --out benchmarks/out
 
 clean:
-	rm -rf $(VENV) build *.egg-info demo_out examples/out .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info demo_out benchmarks/out examples/out .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 python-is-new-enough:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \

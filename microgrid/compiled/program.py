@@ -206,8 +206,8 @@ class Compiled:
         )
         found = self.programs.get(key)
         if found is None:
-            if len(self.programs) >= SHAPES_KEPT:
-                self.programs.pop(next(iter(self.programs)), None)
+            for old in list(self.programs)[: max(0, len(self.programs) - SHAPES_KEPT + 1)]:
+                self.programs.pop(old, None)  # not `del`: another thread may have been faster
             network = self.recorded(length, arrays, starts, with_lengths)
             found = Segments(network, self.checkpoint_every) if self.checkpoint_every else Whole(network)
             self.programs[key] = found

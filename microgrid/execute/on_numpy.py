@@ -90,18 +90,21 @@ class Program:
 
     def workspace(self, steps: int) -> Workspace:
         """Memory for a run of so many timesteps: one that is idle, or a new one."""
-        idle = self.idle.get(steps)
-        if idle:
-            try:
-                return idle.pop()
-            except IndexError:  # another thread was faster
-                pass
-        return Workspace(self, steps)
+        try:
+            return self.idle[steps].pop()
+        except (KeyError, IndexError):  # none, or another thread was faster
+            return Workspace(self, steps)
 
     def give_back(self, workspace: Workspace) -> None:
-        """Keep a workspace for the next run of its length."""
-        if workspace.steps not in self.idle and len(self.idle) >= LENGTHS_KEPT:
-            self.idle.pop(next(iter(self.idle)), None)
+        """Keep a workspace for the next run of its length, and those of other lengths while they are few and small."""
+        if workspace.steps not in self.idle:
+            others = list(self.idle)
+            too_many = max(0, len(others) - LENGTHS_KEPT + 1)
+            room = BYTES_KEPT - workspace.nbytes
+            for number, steps in enumerate(others):
+                room -= sum(each.nbytes for each in self.idle.get(steps, ()))
+                if number < too_many or room < 0:
+                    self.idle.pop(steps, None)
         self.idle.setdefault(workspace.steps, collections.deque(maxlen=2)).append(workspace)
 
     def run(self, steps: int, sequences: Mapping[Tensor, Any], given: Mapping[Tensor, Any] = NOTHING) -> list[Any]:
@@ -116,8 +119,8 @@ class Program:
             self.give_back(workspace)
 
 
-LENGTHS_KEPT = 8
-"""For how many lengths a program keeps memory."""
+LENGTHS_KEPT, BYTES_KEPT = 8, 1 << 28
+"""For how many lengths, and of how many bytes in all, a program keeps memory besides that of the last run."""
 
 
 def chunk_length(phase: Phase, layout: Layout, steps: int) -> int:
@@ -171,6 +174,11 @@ class Workspace:
         ]
         self.held_ids = set(map(id, self.held))
         self.made.clear()
+
+    @property
+    def nbytes(self) -> int:
+        """How much memory the rows take."""
+        return sum(memory.nbytes for memory in self.memory)
 
     def compute(self, sequences: Mapping[Tensor, Any], given: Mapping[Tensor, Any]) -> list[Any]:
         """Fill all rows; returns the values of the static nodes by slot."""
