@@ -64,14 +64,28 @@ def strong_components(graph: Graph) -> list[list[Tensor]]:
     A delay counts as an edge from `next` to the state. Within a component, operands come first.
     Source: R. Tarjan, Depth-first search and linear graph algorithms, SIAM J. Comput. 1 (1972).
     """
-    position = {node: i for i, node in enumerate(graph.nodes)}  # networkx compares nodes by ==
-    directed: nx.DiGraph[int] = nx.DiGraph()
-    directed.add_nodes_from(range(len(graph.nodes)))
-    directed.add_edges_from((position[tail], position[head]) for tail, head, _ in graph.edges())
+    directed = by_position(graph)
     components = [sorted(component) for component in nx.strongly_connected_components(directed)]
     condensed = nx.condensation(directed, scc=components)
     order = nx.lexicographical_topological_sort(condensed, key=lambda i: components[i][0])
     return [[graph.nodes[i] for i in components[c]] for c in order]
+
+
+def by_position(graph: Graph) -> nx.DiGraph[int]:
+    """The graph for networkx, which compares nodes by ==, with the positions of nodes for nodes."""
+    position = {node: i for i, node in enumerate(graph.nodes)}
+    directed: nx.DiGraph[int] = nx.DiGraph()
+    directed.add_nodes_from(range(len(graph.nodes)))
+    directed.add_edges_from((position[tail], position[head]) for tail, head, _ in graph.edges())
+    return directed
+
+
+def cyclic_components(graph: Graph) -> list[list[Tensor]]:
+    """The strongly connected components that contain a delay, in no order."""
+    if not graph.states:
+        return []
+    found = nx.strongly_connected_components(by_position(graph))
+    return [nodes for nodes in ([graph.nodes[i] for i in component] for component in found) if is_cyclic(nodes)]
 
 
 def find_cycles(graph: Graph) -> list[Cycle]:

@@ -55,8 +55,6 @@ class Graph:
         The leaves of each kind.
     varying : frozenset of Tensor
         The nodes with a value per timestep; all others have one for the whole sequence.
-    names : dict of Tensor → str
-        A name for every node: the user's, or one made of its operation and a number.
     aliases : dict of Tensor → str
         The names given to outputs by keyword.
 
@@ -92,9 +90,8 @@ class Graph:
         self.parameters = Nodes(node for node in self.nodes if isinstance(node, Parameter))
         self.states = Nodes(node for node in self.nodes if isinstance(node, State))
         self.varying = frozenset(varying_nodes(self.nodes))
+        self._named_outputs = named_outputs
         self.aliases = {node: name for name, node in reversed(named_outputs.items())}
-        self.names = unique_names(self.nodes, self.aliases)
-        self._by_name = {**named_outputs, **{name: node for node, name in self.names.items()}}
         for state in self.states:
             if state.initial in self.varying:
                 raise CausalityError(
@@ -107,6 +104,29 @@ class Graph:
                     f"time_unstack takes one value for the whole sequence, of shape (time, ...), but "
                     f"{describe(node.operands[0])} has a value at every timestep already"
                 )
+        _ = self.names  # names that clash are refused at once
+
+    @classmethod
+    def of_checked(cls, outputs: Sequence[Tensor]) -> Graph:
+        """The graph behind nodes that stand for those of a graph checked before: its names are made when asked for."""
+        graph = cls.__new__(cls)
+        graph.outputs = Nodes(outputs)
+        graph.nodes = Nodes(nodes_behind(graph.outputs))
+        graph.inputs = Nodes(node for node in graph.nodes if isinstance(node, Input))
+        graph.parameters = Nodes(node for node in graph.nodes if isinstance(node, Parameter))
+        graph.states = Nodes(node for node in graph.nodes if isinstance(node, State))
+        graph.varying = frozenset(varying_nodes(graph.nodes))
+        graph._named_outputs, graph.aliases = {}, {}
+        return graph
+
+    @functools.cached_property
+    def names(self) -> dict[Tensor, str]:
+        """A name for every node: the user's, or one made of its operation and a number."""
+        return unique_names(self.nodes, self.aliases)
+
+    @functools.cached_property
+    def _by_name(self) -> dict[str, Tensor]:
+        return {**self._named_outputs, **{name: node for node, name in self.names.items()}}
 
     @functools.cached_property
     def cycles(self) -> list[Cycle]:

@@ -46,7 +46,7 @@ def rebuilt(
                 made[node] = remake(node, made)
     for old, new in states.items():
         new._next = made[old.next]
-    return Graph(*(made[output] for output in graph.outputs))
+    return Graph.of_checked([made[output] for output in graph.outputs])
 
 
 def state_like(node: State, initial: Tensor) -> State:

@@ -98,12 +98,10 @@ class Program:
     def give_back(self, workspace: Workspace) -> None:
         """Keep a workspace for the next run of its length, and those of other lengths while they are few and small."""
         if workspace.steps not in self.idle:
-            others = list(self.idle)
-            too_many = max(0, len(others) - LENGTHS_KEPT + 1)
             room = BYTES_KEPT - workspace.nbytes
-            for number, steps in enumerate(others):
-                room -= sum(each.nbytes for each in self.idle.get(steps, ()))
-                if number < too_many or room < 0:
+            for number, steps in enumerate(reversed(list(self.idle)), start=1):  # the latest first
+                room -= sum(each.nbytes for each in tuple(self.idle.get(steps, ())))
+                if number >= LENGTHS_KEPT or room < 0:
                     self.idle.pop(steps, None)
         self.idle.setdefault(workspace.steps, collections.deque(maxlen=2)).append(workspace)
 

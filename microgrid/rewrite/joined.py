@@ -13,7 +13,7 @@ from microgrid.leaves import State
 from microgrid.ops.linalg import matmul
 from microgrid.ops.shape import concatenate, reshape, transpose
 from microgrid.rebuild import Made, kept, rebuilt
-from microgrid.rewrite.reading import ADD, CONCATENATE, MATMUL, TRANSPOSE, readers_of, zones_of
+from microgrid.rewrite.reading import ADD, CONCATENATE, MATMUL, TRANSPOSE, has, readers_of, zones_of
 from microgrid.rewrite.slices import last_axis_slice
 from microgrid.rewrite.sums import Readers, is_whole, terms_of
 from microgrid.tensor import Tensor
@@ -79,6 +79,8 @@ def products_and_biases(
 
 def slice_weights(graph: Graph) -> Graph:
     """The graph in which columns of a product with joined weights are a product with the weights they come from."""
+    if not has(graph, CONCATENATE):
+        return graph
     readers = readers_of(graph)
 
     def remake(node: Tensor, made: Made) -> Tensor:

@@ -11,7 +11,7 @@ from microgrid.ops.reduce import sum as sum_along
 from microgrid.ops.time import TIME_MEAN, time_sum
 from microgrid.primitive import record
 from microgrid.rebuild import Made, kept, rebuilt
-from microgrid.rewrite.reading import RESHAPE, is_float, primitive_of
+from microgrid.rewrite.reading import RESHAPE, has, is_float, primitive_of
 from microgrid.tensor import Tensor, is_number
 
 SIGMOID, POWER = primitive_of(elementwise.sigmoid), primitive_of(elementwise.power)
@@ -20,6 +20,8 @@ MEAN, BROADCAST_TO = primitive_of(reduce.mean), primitive_of(shape.broadcast_to)
 
 def sigmoid_by_tanh(graph: Graph) -> Graph:
     """σ(x) = ½ + ½ tanh(x/2): one transcendental function for all gates, without overflow."""
+    if not has(graph, SIGMOID):
+        return graph
 
     def remake(node: Tensor, made: Made) -> Tensor:
         if node.primitive is SIGMOID and is_float(node):
@@ -32,6 +34,8 @@ def sigmoid_by_tanh(graph: Graph) -> Graph:
 
 def squares(graph: Graph) -> Graph:
     """x ** 2 is x · x, also in its gradient."""
+    if not has(graph, POWER):
+        return graph
 
     def remake(node: Tensor, made: Made) -> Tensor:
         if node.primitive is POWER:
@@ -45,6 +49,8 @@ def squares(graph: Graph) -> Graph:
 
 def means_as_sums(graph: Graph) -> Graph:
     """A mean, along axes or over time, is a sum divided by a number: sums meet other rewrites."""
+    if not has(graph, MEAN, TIME_MEAN):
+        return graph
 
     def remake(node: Tensor, made: Made) -> Tensor:
         if node.primitive is MEAN and is_float(node) and node.size:
@@ -61,6 +67,8 @@ def means_as_sums(graph: Graph) -> Graph:
 
 def without_broadcasts(graph: Graph) -> Graph:
     """Operations that broadcast by themselves read the small operand, not its copies."""
+    if not has(graph, BROADCAST_TO):
+        return graph
 
     def source(operand: Tensor, made: Made) -> Tensor:
         while operand.primitive is BROADCAST_TO or (operand.primitive is RESHAPE and operand.size == 1):

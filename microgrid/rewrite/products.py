@@ -20,6 +20,7 @@ from microgrid.rewrite.reading import (
     STATIC,
     SUM,
     TRANSPOSE,
+    has,
     is_float,
     readers_of,
     zones_of,
@@ -31,6 +32,8 @@ from microgrid.tensor import Tensor, is_number
 
 def merge_products(graph: Graph) -> Graph:
     """The graph in which products of one node with several weights, x@W and x@V, are one with all of them."""
+    if not has(graph, MATMUL):
+        return graph
     zones = zones_of(graph)
     groups: dict[object, list[Tensor]] = {}
     for node in graph.nodes:
@@ -133,6 +136,8 @@ def times(node: Tensor, factor: Tensor, made: Made) -> Tensor:
 
 def static_factors_last(graph: Graph) -> Graph:
     """The graph in which a static factor multiplies a sum over time, not each of its terms."""
+    if not has(graph, TIME_SUM):
+        return graph
     zones = zones_of(graph)
 
     def remake(node: Tensor, made: Made) -> Tensor:
@@ -150,6 +155,8 @@ def static_factors_last(graph: Graph) -> Graph:
 
 def contract_over_time(graph: Graph) -> Graph:
     """The graph in which Σₜ xₜᵀ gₜ, Σₜ xₜ · yₜ and sums of rows are one product each, their terms never made."""
+    if not has(graph, TIME_SUM):
+        return graph
     zones = zones_of(graph)
 
     def contracted(node: Tensor, made: Made) -> Tensor | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from microgrid.cycles import is_cyclic, strong_components
+from microgrid.cycles import cyclic_components
 from microgrid.graph import Graph
 from microgrid.ops import elementwise, linalg, reduce, shape
 from microgrid.primitive import Primitive
@@ -42,10 +42,14 @@ STATIC, OUTSIDE = -2, -1
 def zones_of(graph: Graph) -> dict[Tensor, int]:
     """For each node the number of the cycle it stands in; OUTSIDE of all cycles, or STATIC."""
     zones = {node: OUTSIDE if node in graph.varying else STATIC for node in graph.nodes}
-    for number, component in enumerate(strong_components(graph)):
-        if is_cyclic(component):
-            zones.update(dict.fromkeys(component, number))
+    for number, component in enumerate(cyclic_components(graph)):
+        zones.update(dict.fromkeys(component, number))
     return zones
+
+
+def has(graph: Graph, *primitives: Primitive) -> bool:
+    """Whether a graph holds one of these operations; if not, there is nothing to rewrite."""
+    return any(node.primitive in primitives for node in graph.nodes)
 
 
 def is_float(node: Tensor) -> bool:

@@ -20,6 +20,7 @@ from microgrid.rewrite.reading import (
     MATMUL,
     MULTIPLY,
     STATIC,
+    has,
     is_float,
     readers_of,
     zones_of,
@@ -68,6 +69,8 @@ def part_of(whole: Tensor, start: int, stop: int) -> Tensor:
 
 def merge_neighbours(graph: Graph) -> Graph:
     """The graph in which an element-by-element operation on adjoining slices of an array is one operation on all."""
+    if not has(graph, GETITEM):
+        return graph
     groups: dict[Hashable, list[tuple[int, int, Tensor]]] = {}
     outputs = set(graph.outputs)
     for node in graph.nodes:
@@ -156,6 +159,8 @@ def joined_operand(index: int, run: Sequence[tuple[int, int, Tensor]], made: Mad
 
 def scale_before_slicing(graph: Graph) -> Graph:
     """The graph in which slices of a sum or product, each times a number of its own, are slices of it times a row."""
+    if not has(graph, GETITEM):
+        return graph
     readers = readers_of(graph)
     scales: dict[Tensor, dict[Tensor, float]] = {}  # array → its slices and their factors
     product_of: dict[Tensor, Tensor] = {}  # slice → the product that scales it
@@ -221,6 +226,8 @@ def disjoint(slices: Sequence[Tensor]) -> bool:
 
 def join_scatters(graph: Graph) -> Graph:
     """The graph in which gradients that arrive at slices of an array are joined, not added to zeros and summed."""
+    if not has(graph, SCATTER_ADD):
+        return graph
     readers = readers_of(graph)
 
     def span(node: Tensor) -> Span | None:
@@ -283,6 +290,8 @@ def join(node: Tensor, axis: int, pieces: Sequence[tuple[int, int, Tensor]], mad
 
 def distribute_over_parts(graph: Graph) -> Graph:
     """The graph in which joined parts times a factor from outside the cycle are products, joined: written in place."""
+    if not has(graph, CONCATENATE):
+        return graph
     for _ in range(4):  # a product of a product of joined parts
         before = graph
         graph = flat_joins(distribute_once(graph))

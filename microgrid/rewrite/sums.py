@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from microgrid.graph import Graph
 from microgrid.ops.elementwise import add, multiply, negative
 from microgrid.rebuild import Made, kept, rebuilt
-from microgrid.rewrite.reading import ADD, MULTIPLY, NEGATIVE, is_float, readers_of, zones_of
+from microgrid.rewrite.reading import ADD, MULTIPLY, NEGATIVE, has, is_float, readers_of, zones_of
 from microgrid.tensor import Tensor
 
 Readers = Mapping[Tensor, Sequence[Tensor | None]]
@@ -116,6 +116,8 @@ def share_factors(graph: Graph) -> Graph:
 
 def negate_outside(graph: Graph) -> Graph:
     """The graph in which −(a·x) is a·(−x), where a recurs and x does not; and then a sum may share a."""
+    if not has(graph, NEGATIVE):
+        return graph
     readers, zones = readers_of(graph), zones_of(graph)
 
     def remake(node: Tensor, made: Made) -> Tensor:
