@@ -26,14 +26,15 @@ def rebuilt(
     remake: Remake,
     starts: Mapping[Tensor, Tensor] | None = None,
     wide: Mapping[Tensor, tuple[int, ...]] | None = None,
+    made: dict[Tensor, Tensor] | None = None,
 ) -> Graph:
     """A copy of the graph, each node remade after its operands, and what depends on no timestep before all else.
 
     States are new; they start from what stands for their initial value, or from the node in `starts`,
     broadcast to the shape in `wide`, and take on the node that stands for their next. The outputs are, in
-    order, those of `graph`.
+    order, those of `graph`. What stands for each node is put into `made`.
     """
-    made: dict[Tensor, Tensor] = {}
+    made = {} if made is None else made
     states: dict[State, State] = {}
     with recording.always(), np.errstate(all="ignore"):  # example values may be anything
         for node in sorted(graph.nodes, key=Tensor.depends_on_time):
@@ -73,6 +74,7 @@ def recorded_on(
     starts: Mapping[Tensor, Tensor],
     steps: int,
     wide: Mapping[Tensor, tuple[int, ...]] | None = None,
+    made: dict[Tensor, Tensor] | None = None,
 ) -> Graph:
     """The graph recorded anew on other examples, as other shapes need: its operations compute.
 
@@ -89,4 +91,4 @@ def recorded_on(
         copy._name = node._name
         return copy
 
-    return rebuilt(graph, remake, starts, wide)
+    return rebuilt(graph, remake, starts, wide, made)

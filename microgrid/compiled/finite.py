@@ -66,4 +66,6 @@ def check_finite(whole: Whole, length: int, sequences: Mapping[str, Any], starts
             array = np.asarray(rows[node][at] if at is not None else values[node])
             bad_value = array[~np.isfinite(array)].flat[0]
             where = "" if at is None else f" at timestep {at}"
-            raise NotFiniteError(f"the value of {graph.names[node]!r} is {bad_value}{where}")
+            starts_of = {leaf: name for name, leaf in whole.given.items()}
+            what = f"initial value of {starts_of[node]!r}" if node in starts_of else f"value of {graph.names[node]!r}"
+            raise NotFiniteError(f"the {what} is {bad_value}{where}")

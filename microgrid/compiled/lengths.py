@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from microgrid.graph import Graph
 from microgrid.leaves import Input, state
 from microgrid.ops import reduce
 from microgrid.ops.elementwise import maximum, where
+from microgrid.ops.index import GETITEM
 from microgrid.ops.reduce import sum as sum_along
 from microgrid.ops.shape import reshape
 from microgrid.ops.time import LAST, TIME_MEAN, TIME_STACK, TIME_SUM, is_time_reduction, last, time_sum
@@ -44,19 +46,71 @@ def mask_of(lengths: Any, steps: int, batch: int) -> np.ndarray[Any, np.dtype[np
     return mask
 
 
-def batch_axes(one: Graph, other: Graph) -> dict[Tensor, int]:
-    """For each node of `one` its batch axis: where its shape is another in `other`, recorded with one more sequence."""
+def padded(array: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A sequence whose steps past each end hold the sequence's first: numbers that the network can compute with."""
+    if array.ndim < 2 or array.shape[:2] != mask.shape:
+        return array
+    return np.where(mask.reshape(*mask.shape, *(1,) * (array.ndim - 2)), array, array[0])
+
+
+def batch_axes(graph: Graph, larger: Mapping[Tensor, Tensor]) -> dict[Tensor, int]:
+    """For each node its batch axis: where its twin in `larger`, recorded with one more sequence, has one more.
+
+    Raises
+    ------
+    SequenceError
+        If an operation joins the sequences of a batch with one another.
+    """
     axes = {}
-    for node, twin in zip(one.nodes, other.nodes, strict=True):
+    for node, twin in larger.items():
         differing = [axis for axis, (n, m) in enumerate(zip(node.shape, twin.shape, strict=True)) if n != m]
-        if len(differing) > 1:
-            raise SequenceError(
-                f"{one.names[node]!r}, of shape {node.shape}, has the batch on several axes: lengths= needs one axis "
-                "of sequences that do not touch each other"
-            )
+        grown = [twin.shape[axis] - node.shape[axis] for axis in differing]
+        if len(differing) > 1 or grown not in ([], [1]):
+            raise mixing(graph, node)
         if differing:
             axes[node] = differing[0]
+    for node in graph.nodes:
+        if node in axes and not keeps_apart(node, axes):
+            raise mixing(graph, node)
     return axes
+
+
+def mixing(graph: Graph, node: Tensor) -> SequenceError:
+    return SequenceError(
+        f"{graph.names[node]!r} mixes the sequences of a batch by {node.primitive}; with lengths=, only mg.sum and "
+        "mg.mean may, and no other operation may work along the batch axis"
+    )
+
+
+def keeps_apart(node: Tensor, axes: Mapping[Tensor, int]) -> bool:
+    """Whether an operation whose result has a batch axis works on each sequence by itself."""
+    for operand in node.operands:
+        if operand not in axes or node.primitive is None:
+            continue
+        axis = axes[operand]
+        along = node.params.get("axis", ())
+        if node.primitive.name in ("flip", "cumsum", "take", "prod") and along is None:
+            return False
+        if node.primitive.name not in ("stack", "expand_dims") and along is not None:
+            numbers = (along,) if isinstance(along, int | np.integer) else tuple(along)
+            if axis in [number % operand.ndim for number in numbers]:
+                return False
+        if node.primitive is GETITEM and not reads_all(node, axis):
+            return False
+    return True
+
+
+def reads_all(node: Tensor, axis: int) -> bool:
+    """Whether an index takes all of an axis as it is, or picks by indices of which there is one per sequence."""
+    template = node.params["template"]
+    parts = template if isinstance(template, tuple) else (template,)
+    if Ellipsis in [part for part in parts if part is Ellipsis or part is None or isinstance(part, slice)]:
+        at = next(i for i, part in enumerate(parts) if part is Ellipsis)
+        taken = sum(part is not None for part in parts) - 1
+        parts = (*parts[:at], *[slice(None)] * (node.operands[0].ndim - taken), *parts[at + 1 :])
+    real = [part for part in parts if part is not None]
+    part = real[axis] if axis < len(real) else slice(None)
+    return not isinstance(part, slice) or part == slice(None)
 
 
 def masked(graph: Graph, axes: dict[Tensor, int]) -> Graph:
@@ -132,8 +186,6 @@ def masked(graph: Graph, axes: dict[Tensor, int]) -> Graph:
         return before.next
 
     def remake(node: Tensor, made: Made) -> Tensor:
-        if isinstance(node, Input) and node in axes:
-            return padded[node]
         varying = [operand for operand in node.operands if operand in axes and operand in graph.varying]
         averaged.update([node] if any(operand in averaged for operand in node.operands) else [])
         if is_time_reduction(node):
@@ -142,13 +194,9 @@ def masked(graph: Graph, axes: dict[Tensor, int]) -> Graph:
         if varying and node not in axes:
             if node.primitive in (SUM, MEAN):
                 return over_batch(node, varying[0], made)
-            raise SequenceError(
-                f"{graph.names[node]!r} mixes the sequences of a batch by {node.primitive}; with lengths=, only mg.sum "
-                "and mg.mean may"
-            )
+            raise mixing(graph, node)
         return kept(node, made)
 
-    padded = {node: where(still_going(node), node, np.zeros((), node.dtype)[()]) for node in batched}
     copy = rebuilt(graph, remake)
     with_batch = {old.name: old for old in graph.states if old in axes}
     for node in copy.states:

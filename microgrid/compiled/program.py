@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from microgrid.compiled.finite import check_finite
-from microgrid.compiled.lengths import LENGTHS, mask_of
+from microgrid.compiled.lengths import LENGTHS, mask_of, padded
 from microgrid.compiled.run import Gradients, Run
 from microgrid.compiled.segments import Segments
 from microgrid.compiled.shapes import Recorded, recorded_for
@@ -46,7 +46,8 @@ class Compiled:
         *,
         checkpoint_every: int | None = None,
     ) -> None:
-        if checkpoint_every is not None and (isinstance(checkpoint_every, bool) or checkpoint_every < 1):
+        whole = isinstance(checkpoint_every, int | np.integer) and not isinstance(checkpoint_every, bool)
+        if checkpoint_every is not None and not (whole and checkpoint_every >= 1):
             raise SequenceError(f"checkpoint_every is a number of timesteps, at least 1, not {checkpoint_every!r}")
         self.graph = graph
         self.wrt = () if wrt is None and not graph.parameters else tuple(wanted_nodes(graph, wrt))
@@ -125,7 +126,9 @@ class Compiled:
             raise SequenceError("initial= takes the states of a run: pass initial=run.state")
         starts = initial_values(self.graph, initial) if initial is not None else {}
         if lengths is not None:
-            by_name[LENGTHS] = self.mask(lengths, arrays, length)
+            mask = self.mask(lengths, arrays, length)
+            arrays = [padded(array, mask) for array in arrays]
+            by_name = {**dict(zip([name for name, _ in self.inputs], arrays, strict=True)), LENGTHS: mask}
         given_starts = {self.names[state]: start.value for state, start in starts.items()}
         if check:
             network = self.recorded(length, arrays, starts, lengths is not None, simplify=False)

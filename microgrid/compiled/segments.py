@@ -39,6 +39,8 @@ class Segments:
         self.every = every
         self.network = network
         self.reductions = reductions_of(network)
+        known = set(network.states)
+        self.states = [*network.states, *(state for state in network.graph.states if state not in known)]
         self.build_forward()
         self.build_end()
         self.build_backward()
@@ -50,8 +52,8 @@ class Segments:
         """One segment: its reductions, what varies, and its last states, from the states it starts from."""
         network = self.network
         varying = [output for output in network.outputs if output in network.graph.varying]
-        base = Graph(*self.reductions, *varying, *network.wrt, *network.states)
-        self.starts: dict[Tensor, Tensor] = {state: placeholder(state) for state in network.states}
+        base = Graph(*self.reductions, *varying, *network.wrt, *self.states)
+        self.starts: dict[Tensor, Tensor] = {state: placeholder(state) for state in self.states}
         segment = rebuilt(base, kept, self.starts).outputs
         count, shown = len(self.reductions), len(self.reductions) + len(varying)
         self.reduced, outputs = list(segment[:count]), list(segment[count:shown])
@@ -87,7 +89,7 @@ class Segments:
         """The adjoint of one segment, from the cotangents of its reductions and of its last states."""
         network = self.network
         self.seeds = [placeholder(node) for node in (*self.reduced, *self.ends)]
-        self.differentiable = [state for state in network.states if state.dtype.kind == "f"]
+        self.differentiable = [state for state in self.states if state.dtype.kind == "f"]
         if network.loss is None:
             return
         roots = [*self.reduced, *self.ends]
@@ -100,7 +102,7 @@ class Segments:
     def build_beginning(self) -> None:
         """The states' own initial values, and the adjoint of those."""
         network = self.network
-        initial = [state.initial for state in network.states]
+        initial = [state.initial for state in self.states]
         self.beginning = Runner(initial)
         self.first_seeds = [placeholder(state) for state in self.differentiable]
         fixed = [node for node in network.wrt if node not in network.graph.varying]
@@ -131,8 +133,8 @@ class Segments:
         for a, b in spans:
             saved.append(state)
             found = self.forward.run(b - a, part(sequences, a, b), self.starting(state))
-            state = found[len(found) - len(network.states) :]
-            pieces.append(found[: len(found) - len(network.states)])
+            state = found[len(found) - len(self.states) :]
+            pieces.append(found[: len(found) - len(self.states)])
         count = len(self.reductions)
         totals = [together(node.primitive, [piece[i] for piece in pieces]) for i, node in enumerate(self.reductions)]
         tail = self.end.run(length, {}, dict(zip(self.held, totals, strict=True)))
@@ -144,10 +146,11 @@ class Segments:
                 for output in network.outputs
             )
         ]
+        ends = list(state[: len(network.states)])
         if network.loss is None:
-            return outputs, [], state
+            return outputs, [], ends
         cotangents = [next(static) for _ in self.held]
-        return outputs, self.gradients(spans, sequences, saved, cotangents, list(static)), state
+        return outputs, self.gradients(spans, sequences, saved, cotangents, list(static)), ends
 
     def gradients(
         self,
@@ -162,7 +165,7 @@ class Segments:
         varies = [node in network.graph.varying for node in network.wrt]
         direct_of = iter(direct)
         grads: list[Any] = [[] if v else next(direct_of) for v in varies]
-        later = [np.zeros(state.shape, state.dtype) for state in network.states]
+        later = [np.zeros(state.shape, state.dtype) for state in self.states]
         for number, (a, b) in reversed(list(enumerate(spans))):
             seeds = [
                 share(node.primitive, cotangent, (a, b), number == 0, number == len(spans) - 1)
@@ -178,7 +181,7 @@ class Segments:
                 else:
                     grads[i] = grads[i] + grad
             by_state = dict(zip(self.differentiable, found[len(varies) :], strict=True))
-            later = [by_state.get(state, zero) for state, zero in zip(network.states, later, strict=True)]
+            later = [by_state.get(state, zero) for state, zero in zip(self.states, later, strict=True)]
         first = dict(zip(self.first_seeds, (by_state[state] for state in self.differentiable), strict=True))
         at_start = iter(self.adjoint_of_beginning.run(1, {}, first))
         for i, v in enumerate(varies):

@@ -70,8 +70,9 @@ def recorded_for(
     """
     wanted = Graph(*graph.outputs, *wrt, *graph.states)
     rows = [array[0] for array in arrays]
-    given = {graph.names[state]: Tensor(start.value) for state, start in starts.items()}
-    copy = recorded(graph, wanted, rows, {s: given[graph.names[s]] for s in starts}, length)
+    given = {graph.names[state]: held_for(graph.names[state], start) for state, start in starts.items()}
+    made: dict[Tensor, Tensor] = {}
+    copy = recorded(graph, wanted, rows, {s: given[graph.names[s]] for s in starts}, length, made)
     for node in copy.nodes:
         if is_spread_over_time(node) and len(node.operands[0]) != length:
             raise SequenceError(
@@ -87,9 +88,21 @@ def recorded_for(
             for state, like in zip(graph.states, found.states, strict=True)
             if state in starts or state.shape == like.shape  # a start that is broadcast will be so again
         }
-        other = recorded(graph, wanted, [one_more(row) for row in rows], larger, length)
-        found = found.with_graph(masked(copy, batch_axes(copy, other)))
+        larger_made: dict[Tensor, Tensor] = {}
+        try:
+            recorded(graph, wanted, [one_more(row) for row in rows], larger, length, larger_made)
+        except OperandError as error:
+            raise SequenceError(f"lengths= needs a network that takes any number of sequences: {error}") from None
+        pairs = {made[node]: larger_made[node] for node in wanted.nodes}
+        found = found.with_graph(masked(copy, batch_axes(copy, pairs)))
     return found.with_graph(rewrite.network(found.graph)) if simplify else found
+
+
+def held_for(name: str, start: Tensor) -> Tensor:
+    """A leaf for the initial value that a user gives to a state; named, so that no rewrite takes it for a constant."""
+    leaf = Tensor(start.value)
+    leaf._name = (f"initial {name}", None)
+    return leaf
 
 
 def one_more(value: Any) -> Any:
@@ -97,8 +110,18 @@ def one_more(value: Any) -> Any:
     return np.concatenate([value, value[:1]]) if np.ndim(value) else value
 
 
-def recorded(graph: Graph, wanted: Graph, rows: Sequence[Any], starts: Mapping[Tensor, Tensor], length: int) -> Graph:
-    """`wanted`, the graph with more outputs, recorded with other examples for the inputs of `graph`."""
+def recorded(
+    graph: Graph,
+    wanted: Graph,
+    rows: Sequence[Any],
+    starts: Mapping[Tensor, Tensor],
+    length: int,
+    made: dict[Tensor, Tensor],
+) -> Graph:
+    """`wanted`, the graph with more outputs, recorded with other examples for the inputs of `graph`.
+
+    Fills `made` with what stands for each node of `wanted`.
+    """
     examples: dict[Tensor, Tensor] = {}
     for node, row in zip(graph.inputs, rows, strict=True):
         is_number = type(node.value) in PYTHON_NUMBERS and not np.ndim(row)
@@ -106,14 +129,14 @@ def recorded(graph: Graph, wanted: Graph, rows: Sequence[Any], starts: Mapping[T
         example._name = (graph.names[node], None)
     hint = batch_hint(graph, [examples[node] for node in graph.inputs])
     try:
-        copy = recorded_on(wanted, examples, starts, length)
+        copy = recorded_on(wanted, examples, starts, length, made=made)
         wide: dict[Tensor, tuple[int, ...]] = {  # a start of one row serves every batch
             old: new.next.shape
             for old, new in zip(wanted.states, copy.states, strict=True)
             if new.next.shape != new.shape and np.broadcast_shapes(new.shape, new.next.shape) == new.next.shape
         }
         if wide:
-            copy = recorded_on(wanted, examples, starts, length, wide)
+            copy = recorded_on(wanted, examples, starts, length, wide, made)
     except OperandError as error:
         raise OperandError(f"{error}{hint}") from None
     for old, new in zip(wanted.outputs, copy.outputs, strict=True):

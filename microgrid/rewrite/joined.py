@@ -85,7 +85,8 @@ def slice_weights(graph: Graph) -> Graph:
 
     def remake(node: Tensor, made: Made) -> Tensor:
         found = last_axis_slice(node)
-        if found and found[0].primitive is MATMUL and len(readers[found[0]]) == 1:
+        sliced_only = found and all(reader is not None and last_axis_slice(reader) for reader in readers[found[0]])
+        if found and found[0].primitive is MATMUL and sliced_only:
             product, start, stop = found
             x, turned = product.operands
             joined = turned.operands[0] if turned.primitive is TRANSPOSE else turned

@@ -11,20 +11,27 @@ from microgrid.ops.reduce import sum as sum_along
 from microgrid.ops.time import TIME_MEAN, time_sum
 from microgrid.primitive import record
 from microgrid.rebuild import Made, kept, rebuilt
-from microgrid.rewrite.reading import RESHAPE, has, is_float, primitive_of
+from microgrid.rewrite.reading import ADD, MULTIPLY, RESHAPE, has, is_float, primitive_of, readers_of
 from microgrid.tensor import Tensor, is_number
 
 SIGMOID, POWER = primitive_of(elementwise.sigmoid), primitive_of(elementwise.power)
+GATED = (ADD, MULTIPLY, primitive_of(elementwise.subtract))
+"""The operations that read a gate."""
 MEAN, BROADCAST_TO = primitive_of(reduce.mean), primitive_of(shape.broadcast_to)
 
 
 def sigmoid_by_tanh(graph: Graph) -> Graph:
-    """σ(x) = ½ + ½ tanh(x/2): one transcendental function for all gates, without overflow."""
+    """σ(x) = ½ + ½ tanh(x/2) where σ is a gate: one transcendental function for all of them, without overflow.
+
+    The digits of a σ next to 0 are lost, so it stays where it is more than a factor or a term.
+    """
     if not has(graph, SIGMOID):
         return graph
+    readers = readers_of(graph)
 
     def remake(node: Tensor, made: Made) -> Tensor:
-        if node.primitive is SIGMOID and is_float(node):
+        gates = all(reader is not None and reader.primitive in GATED for reader in readers.get(node, ()))
+        if node.primitive is SIGMOID and is_float(node) and gates:
             (x,) = (made[operand] for operand in node.operands)
             return renamed(tanh(x * 0.5) * 0.5 + 0.5, node)
         return kept(node, made)
@@ -53,11 +60,11 @@ def means_as_sums(graph: Graph) -> Graph:
         return graph
 
     def remake(node: Tensor, made: Made) -> Tensor:
-        if node.primitive is MEAN and is_float(node) and node.size:
+        if node.primitive is MEAN and is_float(node) and node.size and node.dtype.itemsize > 2:
             (x,) = node.operands
             total = sum_along(made[x], **node.params)
             return renamed(total * (node.size / x.size), node)
-        if node.primitive is TIME_MEAN and is_float(node):
+        if node.primitive is TIME_MEAN and is_float(node) and node.dtype.itemsize > 2:
             (x,) = node.operands
             return renamed(time_sum(made[x]) / time_sum(1.0), node)
         return kept(node, made)

@@ -20,6 +20,7 @@ from microgrid.rewrite.reading import (
     STATIC,
     SUM,
     TRANSPOSE,
+    fits,
     has,
     is_float,
     readers_of,
@@ -107,6 +108,8 @@ def takes_scale(node: Tensor, factor: Tensor, readers: Readers) -> bool:
     """Whether scaling a node can be left to static values alone."""
     if not node.depends_on_time():
         return is_float(node)
+    if not all(fits(operand, node) for operand in node.operands):
+        return False
     if len(readers[node]) != 1 or not is_float(node) or node.shape[-1:] != (factor.shape or node.shape[-1:]):
         return False
     if node.primitive is ADD:
@@ -144,7 +147,8 @@ def static_factors_last(graph: Graph) -> Graph:
         if node.primitive is TIME_SUM and node.operands[0].primitive is MULTIPLY:
             one, two = node.operands[0].operands
             for factor, other in ((one, two), (two, one)):
-                if zones[factor] == STATIC and zones[other] != STATIC and other.shape == node.shape:
+                moves = zones[factor] == STATIC and zones[other] != STATIC and other.shape == node.shape
+                if moves and is_float(node) and fits(factor, node) and fits(other, node):
                     product = multiply(time_sum(made[other]), made[factor])
                     product._name = node._name
                     return product

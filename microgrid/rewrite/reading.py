@@ -9,7 +9,7 @@ from microgrid.cycles import cyclic_components
 from microgrid.graph import Graph
 from microgrid.ops import elementwise, linalg, reduce, shape
 from microgrid.primitive import Primitive
-from microgrid.tensor import Tensor
+from microgrid.tensor import PYTHON_NUMBERS, Tensor
 
 
 def primitive_of(function: Callable[..., Any]) -> Primitive:
@@ -54,3 +54,8 @@ def has(graph: Graph, *primitives: Primitive) -> bool:
 
 def is_float(node: Tensor) -> bool:
     return node.dtype.kind == "f"
+
+
+def fits(operand: Tensor, node: Tensor) -> bool:
+    """Whether an operand has the dtype of a result, or is a Python number, which takes any: no precision changes."""
+    return operand.dtype == node.dtype or type(operand.value) in PYTHON_NUMBERS

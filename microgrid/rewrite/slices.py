@@ -122,7 +122,7 @@ def description(node: Tensor) -> tuple[Hashable, int, int] | None:
         if found:
             keys.append(("slice", found[0]))
         elif is_number(operand):
-            keys.append(("number", type(operand.value), operand.value))
+            keys.append(("number", type(operand.value), repr(operand.value)))
         elif operand.shape[-1:] == (width,) and width > 1 and not operand.depends_on_time():
             keys.append(("static", operand.shape[:-1], operand.dtype))
         elif operand.shape[-1:] in ((), (1,)):

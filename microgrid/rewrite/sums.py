@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from microgrid.graph import Graph
 from microgrid.ops.elementwise import add, multiply, negative
 from microgrid.rebuild import Made, kept, rebuilt
-from microgrid.rewrite.reading import ADD, MULTIPLY, NEGATIVE, has, is_float, readers_of, zones_of
+from microgrid.rewrite.reading import ADD, MULTIPLY, NEGATIVE, fits, has, is_float, readers_of, zones_of
 from microgrid.tensor import Tensor
 
 Readers = Mapping[Tensor, Sequence[Tensor | None]]
@@ -55,7 +55,7 @@ def hoist_terms(graph: Graph) -> Graph:
         if not is_whole(node, readers) or not is_float(node):
             return kept(node, made)
         terms = terms_of(node, readers)
-        if len(terms) < 3:
+        if len(terms) < 3 or not all(fits(term, node) for term in terms):
             return kept(node, made)
         ranked = sorted(terms, key=lambda term: (rank(zones[term], zones[node]), zones[term] < 0 and term.size))
         combine = add if node.primitive is ADD else multiply
@@ -89,7 +89,7 @@ def share_factors(graph: Graph) -> Graph:
         rest: list[Tensor] = []
         for term in terms_of(node, readers):
             found = factors(term, zones[node])
-            if found is None or found[1].dtype != node.dtype:
+            if found is None or not (fits(found[0], node) and fits(found[1], node)):
                 rest.append(term)
             else:
                 shared.setdefault(found[0], []).append(term)

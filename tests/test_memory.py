@@ -1,0 +1,272 @@
+"""The memory of a compiled program: chunks of timesteps, buffers that serve again, and what a run allocates."""
+
+import gc
+import itertools
+import tracemalloc
+
+import numpy as np
+import pytest
+from networks import NETWORKS
+from random_networks import RandomNetwork
+from test_compiled import assert_same, differentiable, reduced, reference, sequences_for
+
+import microgrid as mg
+from microgrid.compiled.whole import Whole
+from microgrid.execute import on_numpy
+from microgrid.execute.memory import lay_out
+
+# --- chunks of timesteps ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(start, 60, 8) for start in range(1, 5)], ids=["1, 9…", "2, 10…", "3, 11…", "4, 12…"]
+)
+def test_random_graphs_in_chunks_of_any_size_equal_the_unrolled_ones(seeds, monkeypatch):
+    lengths = set()
+    make = on_numpy.chunk_length
+
+    def seen(phase, layout, steps):
+        found = make(phase, layout, steps)
+        lengths.add((found, steps))
+        return found
+
+    monkeypatch.setattr(on_numpy, "chunk_length", seen)
+    monkeypatch.setattr(on_numpy, "LEAST_CHUNK", 1)
+    for number, seed in enumerate(seeds):
+        random = RandomNetwork(seed, both_directions=seed % 4 > 0, steps=5)
+        net, leaves = random.tensors(numbers_as_floats=bool(seed % 2))
+        by, sequences = differentiable(net), random.sequences(net, leaves)
+        outputs, grads, state = reference(net, sequences, 5, wrt=by)
+        monkeypatch.setattr(on_numpy, "CACHE_BYTES", (1, 256, 4096)[number % 3])
+        run = mg.compile(net, wrt=by)(sequences, steps=5)
+        assert_same(run.outputs, outputs)
+        assert_same(dict(run.grads), grads)
+        assert_same(run.state, state)
+    found = {chunk for chunk, _ in lengths}
+    assert 1 in found
+    assert 5 in found
+    assert found & {2, 3, 4}
+
+
+@pytest.mark.parametrize("cache", [1, 400])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_in_chunks_of_any_size_equal_the_unrolled_ones(name, cache, monkeypatch):
+    monkeypatch.setattr(on_numpy, "CACHE_BYTES", cache)
+    monkeypatch.setattr(on_numpy, "LEAST_CHUNK", 1)
+    net = reduced(NETWORKS[name]())
+    by = differentiable(net)
+    sequences = sequences_for(net, 7, np.random.default_rng(0))
+    outputs, grads, state = reference(net, sequences, 7, wrt=by)
+    run = mg.compile(net, wrt=by)(sequences, steps=7)
+    assert_same(run.outputs, outputs)
+    assert_same(dict(run.grads), grads)
+    assert_same(run.state, state)
+
+
+@pytest.mark.parametrize("cache", [1, 200, 1000])
+def test_runs_of_several_lengths_in_chunks(cache, monkeypatch):
+    """Of lengths that chunks divide and that they do not, forwards and backwards, again and again."""
+    monkeypatch.setattr(on_numpy, "CACHE_BYTES", cache)
+    monkeypatch.setattr(on_numpy, "LEAST_CHUNK", 1)
+    net = NETWORKS["bidirectional"]()
+    step = mg.compile(net)
+    for steps in (7, 1, 12, 7, 2):
+        sequences = sequences_for(net, steps, np.random.default_rng(steps))
+        outputs, grads, state = reference(net, sequences, wrt=net.parameters)
+        run = step(sequences)
+        assert_same(run.outputs, outputs)
+        assert_same(dict(run.grads), grads)
+        assert_same(run.state, state)
+
+
+def test_chunks_hold_what_the_cache_holds(monkeypatch):
+    x = mg.input(np.zeros(8), name="x")  # 64 bytes a row
+    net = mg.Graph(total=mg.time_sum(mg.sum(mg.tanh(mg.exp(x)))))
+
+    def chunks(cache, steps):
+        monkeypatch.setattr(on_numpy, "CACHE_BYTES", cache)
+        program = program_of(net, wrt=())
+        return min(on_numpy.Workspace(program, steps).chunks)
+
+    assert chunks(1 << 30, 1000) == 1000
+    assert chunks(1, 1000) == on_numpy.LEAST_CHUNK
+    assert chunks(1, on_numpy.LEAST_CHUNK - 1) == on_numpy.LEAST_CHUNK - 1
+    assert 64 * 3 * chunks(64 * 300, 1000) <= 64 * 300 + 8 * 300  # x, exp and tanh
+    assert chunks(64 * 600, 1000) >= 2 * chunks(64 * 300, 1000) - 2 > 20
+
+
+# --- buffers --------------------------------------------------------------------------------------------------
+
+
+def program_of(net, wrt=None):
+    """The program of a network, for the shapes as recorded."""
+    step = mg.compile(net, wrt=wrt)
+    examples = [np.asarray(node.value)[None] for _, node in step.inputs]
+    return Whole(step.recorded(1, examples, {}, False)).program
+
+
+def chain(length, hidden=16):
+    """Many operations one after the other on all timesteps, and then a cycle."""
+    x, h = mg.input(np.zeros((2, hidden)), name="x"), mg.state(np.zeros((2, hidden)), name="h")
+    y = x
+    for k in range(length):
+        y = mg.tanh(mg.sin(y) @ mg.tensor(np.eye(hidden) * (k + 1.0)))
+    h.next = mg.tanh(y + h)
+    z = h
+    for _ in range(length):
+        z = mg.sin(mg.cos(z))
+    return mg.Graph(total=mg.time_sum(mg.sum(z)))
+
+
+def test_buffers_whose_last_reader_has_run_serve_again():
+    sizes = {}
+    for length in (5, 40):
+        layout = program_of(chain(length), wrt=()).layout
+        sizes[length] = len(layout.allocations), sum(each.row_bytes for each in layout.allocations)
+        assert len(layout.buffers()) > length
+    assert sizes[40] == sizes[5]  # however long the chain
+    assert sizes[5][0] <= 8
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_there_are_fewer_allocations_than_nodes(name):
+    net = reduced(NETWORKS[name]())
+    layout = program_of(net, wrt=differentiable(net)).layout
+    varying = [node for node in layout.graph.nodes if node in layout.graph.varying]
+    assert len(layout.allocations) <= len(layout.buffers()) <= len(varying)
+    if len(varying) > 12:
+        assert len(layout.allocations) < 0.75 * len(varying)
+        assert sum(a.row_bytes for a in layout.allocations) < sum(node.size * node.dtype.itemsize for node in varying)
+
+
+def test_rnn_with_gradients_keeps_few_rows_for_the_whole_sequence():
+    """Its inputs, the projection or h, 1 − h² or the adjoint: not one row per operation."""
+    net = NETWORKS["rnn"]()
+    layout = program_of(net).layout
+    kept = sum(each.row_bytes for each in layout.allocations if each.kind == "kept")
+    inputs = 8 * (2 * 3 + 2 * 1)
+    assert kept <= inputs + 5 * 8 * (2 * 4)
+
+
+def test_without_sharing_every_node_has_memory_that_lasts():
+    graph = program_of(NETWORKS["lstm"](), wrt=()).graph
+    layout = lay_out(mg.schedule(graph), share=False)
+    assert len(layout.allocations) == len(layout.buffers())
+    assert {each.kind for each in layout.allocations} == {"kept"}
+
+
+def live_spans(program):
+    """For each buffer (slot, first, last): when it is written first and read last, as numbers of instructions."""
+    layout = program.layout
+    order = [node for phase in layout.phases for block in phase.blocks for node in block.nodes]
+    spans = {}
+    for i, node in enumerate(order):
+        for touched in (node, *(() if isinstance(node, mg.leaves.State) else node.operands)):
+            if touched in layout.buffer:
+                buffer = layout.buffer[touched]
+                first, last, _ = spans.get(id(buffer), (i, i, buffer))
+                spans[id(buffer)] = (min(first, i), max(last, i), buffer)
+    return spans.values()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_buffers_of_one_place_do_not_live_at_the_same_time(seed):
+    random = RandomNetwork(seed, both_directions=True, steps=3)
+    net, _ = random.tensors(numbers_as_floats=False)
+    by_slot = {}
+    for first, last, buffer in live_spans(program_of(net, wrt=differentiable(net))):
+        by_slot.setdefault(buffer.slot, []).append((first, last))
+    assert -1 not in by_slot
+    for spans in by_slot.values():
+        spans.sort()
+        for (_, end), (start, _) in itertools.pairwise(spans):
+            assert end <= start  # the last reader may be the one that writes anew
+
+
+# --- what a run allocates -----------------------------------------------------------------------------------
+
+
+def rnn(hidden=32, batch=8):
+    rng = np.random.default_rng(0)
+    x, h = mg.input(np.zeros((batch, 4)), name="x"), mg.state(np.zeros((batch, hidden)), name="h")
+    W, U = mg.parameter(rng.normal(size=(4, hidden)), name="W"), mg.parameter(0.5 * np.eye(hidden), name="U")
+    h.next = mg.tanh(x @ W + h @ U)
+    return mg.Graph(loss=mg.time_mean(mg.mean(h.next**2)))
+
+
+def traced(call):
+    """(the most memory held during a call, what is held after it), in bytes beyond that before."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        kept = call()
+        now, peak = tracemalloc.get_traced_memory()
+        del kept
+        return peak, now
+    finally:
+        tracemalloc.stop()
+
+
+def test_second_run_allocates_nothing_but_its_results():
+    net, x = rnn(), np.random.default_rng(0).normal(size=(500, 8, 4))
+    step = mg.compile(net)
+    first, _ = traced(lambda: step(x=x))
+    second, _ = traced(lambda: step(x=x))
+    results = 8 * (4 * 32 + 32 * 32 + 8 * 32)
+    assert first > 500 * 8 * 32 * 8
+    assert second < 6 * results + 20_000  # the gradients, and static matrices on the way to them
+    assert second < first / 10
+
+
+def test_second_run_allocates_its_varying_outputs_once():
+    x, h = mg.input(np.zeros((8, 32)), name="x"), mg.state(np.zeros((8, 32)), name="h")
+    h.next = mg.tanh(x + 0.5 * h)
+    step = mg.compile(mg.Graph(h.next), wrt=())
+    xs = np.random.default_rng(0).normal(size=(500, 8, 32))
+    step(x=xs)
+    peak, _ = traced(lambda: step(x=xs))
+    assert xs.nbytes <= peak < 1.1 * xs.nbytes + 10_000
+
+
+def test_runs_of_one_length_do_not_pile_up():
+    net, x = rnn(), np.random.default_rng(0).normal(size=(300, 8, 4))
+    step = mg.compile(net)
+    step(x=x)
+
+    def many():
+        for _ in range(20):
+            step(x=x)
+
+    _, held = traced(many)
+    assert held < 20_000
+
+
+def test_runs_of_many_lengths_hold_memory_for_few():
+    net = rnn(8, 2)
+    step = mg.compile(net)
+    for steps in range(1, 60):
+        step(x=np.zeros((steps, 2, 4)))
+    (program,) = (whole.program for whole in step.programs.values())
+    assert 1 <= len(program.idle) <= on_numpy.LENGTHS_KEPT
+    assert all(1 <= len(held) <= 2 for held in program.idle.values())
+
+
+def test_memory_is_linear_in_the_number_of_timesteps():
+    net = rnn()
+    peaks = {}
+    for steps in (250, 500, 1000, 2000):
+        step, x = mg.compile(net), np.zeros((steps, 8, 4))
+        peaks[steps], _ = traced(lambda step=step, x=x: step(x=x))
+    slope = (peaks[1000] - peaks[500]) / 500
+    assert peaks[2000] - peaks[1000] < 1.15 * 1000 * slope
+    assert peaks[500] - peaks[250] < 1.15 * 250 * slope
+    row = 8 * 32 * 8
+    assert slope < 8 * row  # h, its adjoint, and views of them; not one row per operation
+
+
+def test_memory_does_not_grow_with_operations_that_are_done_with():
+    x = np.zeros((1000, 2, 16))
+    peaks = [traced(lambda net=net: mg.compile(net, wrt=())(x=x))[0] for net in (chain(5), chain(30))]
+    programs = [traced(lambda net=net: mg.compile(net, wrt=())(x=x[:1]))[0] for net in (chain(5), chain(30))]
+    rows = 1000 * 2 * 16 * 8
+    assert peaks[1] - programs[1] < peaks[0] - programs[0] + 4 * rows  # where 75 more operations have rows
