@@ -238,6 +238,7 @@ def test_rewrite_of_every_graph_leaves_its_values_unchanged(name):
         "flat_joins",
         "scale_before_slicing",
         "scale_weights",
+        "slice_weights",
     )  # see the next test
 
 

@@ -196,10 +196,12 @@ def place_parts(layout: Layout, share: bool) -> None:
                 continue
             for index, part in enumerate(node.operands):
                 if isinstance(part, State):  # it lives where it is read, its next where it is read a timestep later
-                    alone = homes.get(part.next) is block and part.next in varying and part not in layout.placed
+                    following = part.next
+                    alone = homes.get(following) is block and following in varying and part not in layout.placed
+                    alone = alone and following.primitive is not CONCATENATE and node not in nexts
                     states = [each for each in node.operands if isinstance(each, State)]
                     if block.kind == "loop" and alone and len(states) == 1 and part.dtype == node.dtype:
-                        layout.placed[part] = layout.placed[part.next] = (node, index)
+                        layout.placed[part] = layout.placed[following] = (node, index)
                 elif (
                     part in inside
                     and part not in layout.placed
