@@ -109,10 +109,14 @@ class Buffer:
     slot: int = -1
 
     def shift(self, node: Tensor) -> int:
-        """At which row the first timestep of a node stands: a state and its next are one row apart."""
+        """At which row the first timestep of a node stands: a state and its next are one row apart.
+
+        The owner, with its parts, is the next of the state; or the state and its next are parts of the owner.
+        """
         if self.state is None:
             return 0
-        return int(self.state.reverse == (node is not self.state.next))
+        is_past = node is self.state if self.owner is self.state.next else node is not self.state.next
+        return int(self.state.reverse == is_past)
 
     @property
     def row_bytes(self) -> int:
