@@ -74,22 +74,24 @@ def index_of(node: Tensor, group: Sequence[Tensor]) -> int:
 
 def scale_weights(graph: Graph) -> Graph:
     """The graph in which a constant times x@W + b is x@(W times it) + b times it: the weights are scaled once a run."""
-    readers, zones = readers_of(graph), zones_of(graph)
-    found = False
-
-    def remake(node: Tensor, made: Made) -> Tensor:
-        nonlocal found
-        if node.primitive is MULTIPLY and zones[node] != STATIC and is_float(node):
+    readers = readers_of(graph)
+    scaled: dict[Tensor, tuple[Tensor, Tensor]] = {}
+    for node in graph.nodes:
+        if node.primitive is MULTIPLY and is_float(node) and node.depends_on_time():
             for inner, factor in (node.operands, node.operands[::-1]):
                 if is_scale(factor, node) and inner.primitive in (ADD, MATMUL) and takes_scale(inner, factor, readers):
-                    found = True
-                    scaled = times(inner, factor, made)
-                    scaled._name = node._name
-                    return scaled
-        return kept(node, made)
+                    scaled[node] = inner, factor
+    if not scaled:
+        return graph
 
-    result = rebuilt(graph, remake)
-    return result if found else graph
+    def remake(node: Tensor, made: Made) -> Tensor:
+        if node not in scaled:
+            return kept(node, made)
+        product = times(*scaled[node], made)
+        product._name = node._name
+        return product
+
+    return rebuilt(graph, remake)
 
 
 def is_scale(factor: Tensor, product: Tensor) -> bool:

@@ -301,35 +301,41 @@ def distribute_over_parts(graph: Graph) -> Graph:
 
 
 def distribute_once(graph: Graph) -> Graph:
-    readers, zones = readers_of(graph), zones_of(graph)
-    found = False
+    joins = [node for node in graph.nodes if is_last_axis_join(node)]
+    readers = readers_of(graph)
+    if not any(len(readers[node]) == 1 and is_product(readers[node][0]) for node in joins):
+        return graph
+    zones = zones_of(graph)
+    products: dict[Tensor, tuple[Tensor, Tensor]] = {}
+    for whole in joins:
+        node = readers[whole][0] if len(readers[whole]) == 1 else None
+        if node is None or not is_product(node) or zones[node] == STATIC or whole.shape != node.shape:
+            continue
+        factor = node.operands[1] if node.operands[0] is whole else node.operands[0]
+        if zones[factor] != zones[node] and factor.shape[-1:] in ((), (1,), node.shape[-1:]):
+            products[node] = whole, factor
+    if not products:
+        return graph
 
     def remake(node: Tensor, made: Made) -> Tensor:
-        nonlocal found
-        if node.primitive is MULTIPLY and zones[node] != STATIC and node.ndim:
-            for whole, factor in (node.operands, node.operands[::-1]):
-                if (
-                    is_last_axis_join(whole)
-                    and whole.shape == node.shape
-                    and len(readers[whole]) == 1
-                    and zones[factor] != zones[node]
-                    and (factor.shape[-1:] in ((), (1,), node.shape[-1:]))
-                ):
-                    found = True
-                    parts, start = [], 0
-                    for part in whole.operands:
-                        stop = start + part.shape[-1]
-                        every = factor.shape[-1:] in ((), (1,))
-                        own = made[factor] if every else part_of(made[factor], start, stop)
-                        parts.append(multiply(made[part], own))
-                        start = stop
-                    joined = concatenate(parts, axis=-1)
-                    joined._name = node._name
-                    return joined
-        return kept(node, made)
+        if node not in products:
+            return kept(node, made)
+        whole, factor = products[node]
+        parts, start = [], 0
+        for part in whole.operands:
+            stop = start + part.shape[-1]
+            every = factor.shape[-1:] in ((), (1,))
+            parts.append(multiply(made[part], made[factor] if every else part_of(made[factor], start, stop)))
+            start = stop
+        joined = concatenate(parts, axis=-1)
+        joined._name = node._name
+        return joined
 
-    result = rebuilt(graph, remake)
-    return result if found else graph
+    return rebuilt(graph, remake)
+
+
+def is_product(node: Tensor | None) -> bool:
+    return node is not None and node.primitive is MULTIPLY
 
 
 def is_last_axis_join(node: Tensor) -> bool:
@@ -340,25 +346,22 @@ def is_last_axis_join(node: Tensor) -> bool:
 def flat_joins(graph: Graph) -> Graph:
     """The graph in which joined parts that are joined parts themselves are joined at once."""
     readers = readers_of(graph)
-    found = False
+
+    def is_nested(part: Tensor) -> bool:
+        return is_last_axis_join(part) and len(readers[part]) == 1
+
+    outer = {node for node in graph.nodes if is_last_axis_join(node) and any(map(is_nested, node.operands))}
+    if not outer:
+        return graph
 
     def remake(node: Tensor, made: Made) -> Tensor:
-        nonlocal found
-        if not is_last_axis_join(node):
+        if node not in outer:
             return kept(node, made)
         parts: list[Tensor] = []
         for part in node.operands:
-            new = made[part]
-            if is_last_axis_join(part) and is_last_axis_join(new) and len(readers[part]) == 1:
-                found = True
-                parts += new.operands
-            else:
-                parts.append(new)
-        if len(parts) == len(node.operands):
-            return kept(node, made)
+            parts += made[part].operands if is_nested(part) else (made[part],)
         joined = concatenate(parts, axis=-1)
         joined._name = node._name
         return joined
 
-    result = rebuilt(graph, remake)
-    return result if found else graph
+    return rebuilt(graph, remake)

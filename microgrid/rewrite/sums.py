@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 
 from microgrid.graph import Graph
@@ -50,17 +51,27 @@ def hoist_terms(graph: Graph) -> Graph:
     part x@W + b no longer waits for h.
     """
     readers, zones = readers_of(graph), zones_of(graph)
+    ordered: dict[Tensor, list[Tensor]] = {}
+    for node in graph.nodes:
+        if is_whole(node, readers) and is_float(node):
+            terms = terms_of(node, readers)
+            if len(terms) < 3 or not all(fits(term, node) for term in terms):
+                continue
+            own = zones[node]
+            ranked = sorted(terms, key=lambda term: (rank(zones[term], own), zones[term] < 0 and term.size))
+            in_order = all(map(operator.is_, ranked, terms))
+            if not in_order or not is_chain(node, readers):
+                ordered[node] = ranked
+    if not ordered:
+        return graph
 
     def remake(node: Tensor, made: Made) -> Tensor:
-        if not is_whole(node, readers) or not is_float(node):
+        if node not in ordered:
             return kept(node, made)
-        terms = terms_of(node, readers)
-        if len(terms) < 3 or not all(fits(term, node) for term in terms):
-            return kept(node, made)
-        ranked = sorted(terms, key=lambda term: (rank(zones[term], zones[node]), zones[term] < 0 and term.size))
         combine = add if node.primitive is ADD else multiply
-        total = made[ranked[0]]
-        for term in ranked[1:]:
+        first, *rest = ordered[node]
+        total = made[first]
+        for term in rest:
             total = combine(total, made[term])
         if total.dtype != node.dtype or total.shape != node.shape:
             return kept(node, made)
@@ -68,6 +79,18 @@ def hoist_terms(graph: Graph) -> Graph:
         return total
 
     return rebuilt(graph, remake)
+
+
+def is_chain(root: Tensor, readers: Readers) -> bool:
+    """Whether a sum adds one term after the other: no second operand is a sum itself."""
+    node = root
+    while True:
+        first, second = node.operands
+        if is_inner(second, node, readers):
+            return False
+        if not is_inner(first, node, readers):
+            return True
+        node = first
 
 
 def share_factors(graph: Graph) -> Graph:
