@@ -128,13 +128,15 @@ def chunk_length(phase: Phase, layout: Layout, steps: int) -> int:
     many of a few; but large arrays stream through memory: so as many timesteps as the cache holds, and
     a few in any case.
     """
+    if phase.once:
+        return 1
     touched: dict[int, Buffer] = {}
     for block in phase.blocks:
-        if block.kind == "all":
-            for node in block.nodes:
-                for each in (node, *(() if isinstance(node, State) else node.operands)):
-                    if each in layout.buffer:
-                        touched[id(layout.buffer[each])] = layout.buffer[each]
+        for node in block.nodes:
+            for each in (node, *(() if isinstance(node, State) else node.operands)):
+                buffer = layout.buffer.get(each)
+                if buffer is not None and (block.kind == "all" or buffer.kind == "chunk"):
+                    touched[id(buffer)] = buffer
     row_bytes = sum(buffer.row_bytes for buffer in touched.values())
     return min(steps, max(LEAST_CHUNK, CACHE_BYTES // max(1, row_bytes)))
 
