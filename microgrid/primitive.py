@@ -261,6 +261,12 @@ def primitive(
     return declare
 
 
+def primitive_of(function: Callable[..., Any]) -> Primitive:
+    """The primitive that a public function records."""
+    declared: Primitive = function.primitive  # type: ignore[attr-defined]
+    return declared
+
+
 def nothing_flows(*_: Any, **__: Any) -> None:
     """The VJP rule of an operand without gradient, such as the condition of `where`."""
 

@@ -68,6 +68,12 @@ def kept(node: Tensor, made: Made) -> Tensor:
     return copy
 
 
+def renamed(new: Tensor, old: Tensor) -> Tensor:
+    """The node that stands for another, under its name."""
+    new._name = old._name
+    return new
+
+
 def recorded_on(
     graph: Graph,
     examples: Mapping[Tensor, Tensor],

@@ -14,6 +14,13 @@ from microgrid.ops.shape import unstack
 from microgrid.tensor import PYTHON_NUMBERS, ArrayLike, Tensor, number_array
 
 
+def by_input_name(graph: Graph, values: Mapping[Any, Any] | None) -> dict[str, Any]:
+    """What is given for inputs, or for their names, by name."""
+    return {
+        graph.names.get(key, "") if isinstance(key, Tensor) else key: value for key, value in (values or {}).items()
+    }
+
+
 def number_of_steps(graph: Graph, sequences: Mapping[str, Any], steps: int | None) -> int:
     """How many timesteps to unroll, from the sequences or from `steps`."""
     expected = [graph.names[node] for node in graph.inputs]

@@ -20,7 +20,7 @@ from microgrid.graph import Graph, nodes_behind
 from microgrid.leaves import State
 from microgrid.ops.time import is_time_reduction
 from microgrid.primitive import record
-from microgrid.sequences import batch_hint, initial_values, input_copies, number_of_steps
+from microgrid.sequences import batch_hint, by_input_name, initial_values, input_copies, number_of_steps
 from microgrid.tensor import ArrayLike, Tensor, describe
 
 
@@ -251,9 +251,7 @@ def unroll(
     >>> u.grad, dag["x", 0].grad
     (1.0, 0.25)
     """
-    sequences = {
-        graph.names.get(key, "") if isinstance(key, Tensor) else key: x for key, x in (sequences or {}).items()
-    }
+    sequences = by_input_name(graph, sequences)
     steps = number_of_steps(graph, sequences, steps)
     static: dict[Tensor, Tensor] = {}
     copies: dict[Tensor, list[Tensor]] = {

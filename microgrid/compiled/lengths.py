@@ -16,14 +16,14 @@ from microgrid.ops.index import GETITEM
 from microgrid.ops.reduce import sum as sum_along
 from microgrid.ops.shape import reshape
 from microgrid.ops.time import LAST, TIME_MEAN, TIME_STACK, TIME_SUM, is_time_reduction, last, time_sum
-from microgrid.primitive import record
+from microgrid.primitive import primitive_of, record
 from microgrid.rebuild import Made, kept, rebuilt
 from microgrid.tensor import Tensor
 
 LENGTHS = "lengths"
 """The name of the input that says which sequences have not ended yet."""
 
-SUM, MEAN = reduce.sum.primitive, reduce.mean.primitive  # type: ignore[attr-defined]
+SUM, MEAN = primitive_of(reduce.sum), primitive_of(reduce.mean)
 
 
 def mask_of(lengths: Any, steps: int, batch: int) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -10,6 +10,7 @@ import numpy as np
 from microgrid.errors import CausalityError, SequenceError, UnknownNameError, did_you_mean
 from microgrid.leaves import State
 from microgrid.ops.time import is_spread_over_time, is_time_reduction
+from microgrid.sequences import by_input_name
 from microgrid.tensor import ArrayLike, Tensor
 
 if TYPE_CHECKING:
@@ -50,8 +51,7 @@ class Stream:
     def __call__(self, values: Mapping[Any, ArrayLike] | None = None, /, **named_values: ArrayLike) -> Any:
         """Run one timestep on one value per input; returns the output, or a dict of them if there are several."""
         graph = self.network.graph
-        given = {graph.names.get(k, "") if isinstance(k, Tensor) else k: v for k, v in (values or {}).items()}
-        given.update(named_values)
+        given = {**by_input_name(graph, values), **named_values}
         names = [name for name, _ in self.network.inputs]
         for name in given:
             if name not in names:

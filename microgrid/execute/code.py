@@ -8,19 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from microgrid.execute.memory import CONCATENATE, Layout, is_contiguous, is_filled_at_start, is_view
+from microgrid.execute.memory import CONCATENATE, MATMUL, Layout, is_contiguous, is_filled_at_start, is_view
 from microgrid.leaves import State
-from microgrid.ops.linalg import matmul
 from microgrid.ops.reduce import sum as sum_along
-from microgrid.ops.shape import transpose
 from microgrid.ops.time import FIRST, LAST, TIME_DOT, TIME_MATMUL, TIME_MEAN, TIME_ROWS, TIME_STACK, TIME_SUM
+from microgrid.primitive import primitive_of
 from microgrid.schedule import Block
 from microgrid.tensor import PYTHON_NUMBERS, Tensor, is_number
 from microgrid.time_axis import later_axis
 
 Array = np.ndarray[Any, Any]
-MATMUL, SUM = matmul.primitive, sum_along.primitive  # type: ignore[attr-defined]
-TRANSPOSE = transpose.primitive  # type: ignore[attr-defined]
+SUM = primitive_of(sum_along)
 
 
 @dataclass(frozen=True, slots=True)

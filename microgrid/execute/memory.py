@@ -18,11 +18,12 @@ from microgrid.leaves import Input, State
 from microgrid.ops.linalg import matmul
 from microgrid.ops.shape import concatenate, transpose
 from microgrid.ops.time import is_spread_over_time
+from microgrid.primitive import primitive_of
 from microgrid.schedule import Block, Schedule
 from microgrid.tensor import Tensor
 
-CONCATENATE, TRANSPOSE = concatenate.primitive, transpose.primitive  # type: ignore[attr-defined]
-MATMUL = matmul.primitive  # type: ignore[attr-defined]
+CONCATENATE, TRANSPOSE = primitive_of(concatenate), primitive_of(transpose)
+MATMUL = primitive_of(matmul)
 
 Kind = Literal["kept", "chunk", "step"]
 """How long rows live: for the whole run, for one chunk of timesteps, or for one timestep of a loop."""

@@ -12,7 +12,7 @@ from microgrid.graph import Graph
 from microgrid.leaves import State
 from microgrid.ops.linalg import matmul
 from microgrid.ops.shape import concatenate, reshape, transpose
-from microgrid.rebuild import Made, kept, rebuilt
+from microgrid.rebuild import Made, kept, rebuilt, renamed
 from microgrid.rewrite.reading import ADD, CONCATENATE, MATMUL, TRANSPOSE, has, readers_of, zones_of
 from microgrid.rewrite.slices import last_axis_slice
 from microgrid.rewrite.sums import Readers, is_whole, terms_of
@@ -47,8 +47,7 @@ def join_single_rows(graph: Graph) -> Graph:
             rows.insert(-1, Tensor(np.ones((1, 1), node.dtype)))
             weights.insert(-1, reshape(made[bias], (1, node.shape[-1])))
         joined = matmul(concatenate(rows, axis=1), concatenate(weights, axis=0))
-        joined._name = node._name
-        return joined
+        return renamed(joined, node)
 
     return rebuilt(graph, remake)
 
@@ -95,8 +94,7 @@ def slice_weights(graph: Graph) -> Graph:
                 for part in joined.operands:
                     if (at, at + part.shape[0]) == (start, stop):
                         sliced = matmul(made[x], transpose(made[part]))
-                        sliced._name = node._name
-                        return sliced
+                        return renamed(sliced, node)
                     at += part.shape[0]
         return kept(node, made)
 

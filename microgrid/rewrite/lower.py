@@ -9,9 +9,9 @@ from microgrid.ops import elementwise, reduce, shape
 from microgrid.ops.elementwise import square, tanh
 from microgrid.ops.reduce import sum as sum_along
 from microgrid.ops.time import TIME_MEAN, time_sum
-from microgrid.primitive import record
-from microgrid.rebuild import Made, kept, rebuilt
-from microgrid.rewrite.reading import ADD, MULTIPLY, RESHAPE, has, is_float, primitive_of, readers_of
+from microgrid.primitive import primitive_of, record
+from microgrid.rebuild import Made, kept, rebuilt, renamed
+from microgrid.rewrite.reading import ADD, MULTIPLY, RESHAPE, has, is_float, readers_of
 from microgrid.tensor import Tensor, is_number
 
 SIGMOID, POWER = primitive_of(elementwise.sigmoid), primitive_of(elementwise.power)
@@ -95,9 +95,3 @@ def without_broadcasts(graph: Graph) -> Graph:
         return renamed(copy, node) if copy.dtype == node.dtype else kept(node, made)
 
     return rebuilt(graph, remake)
-
-
-def renamed(new: Tensor, old: Tensor) -> Tensor:
-    """The node that stands for another, under its name."""
-    new._name = old._name
-    return new

@@ -10,7 +10,7 @@ from microgrid.ops.index import getitem
 from microgrid.ops.linalg import matmul
 from microgrid.ops.shape import concatenate, reshape
 from microgrid.ops.time import TIME_SUM, time_dot, time_matmul, time_rows, time_sum
-from microgrid.rebuild import Made, kept, rebuilt
+from microgrid.rebuild import Made, kept, rebuilt, renamed
 from microgrid.rewrite.reading import (
     ADD,
     MATMUL,
@@ -61,8 +61,7 @@ def merge_products(graph: Graph) -> Graph:
             joined[id(group)] = matmul(made[node.operands[0]], weights)
         start = sum(each.shape[-1] for each in group[: index_of(node, group)])
         part = getitem(joined[id(group)], (..., slice(start, start + node.shape[-1])))
-        part._name = node._name
-        return part
+        return renamed(part, node)
 
     return rebuilt(graph, remake)
 
@@ -88,8 +87,7 @@ def scale_weights(graph: Graph) -> Graph:
         if node not in scaled:
             return kept(node, made)
         product = times(*scaled[node], made)
-        product._name = node._name
-        return product
+        return renamed(product, node)
 
     return rebuilt(graph, remake)
 
@@ -152,8 +150,7 @@ def static_factors_last(graph: Graph) -> Graph:
                 moves = zones[factor] == STATIC and zones[other] != STATIC and other.shape == node.shape
                 if moves and is_float(node) and fits(factor, node) and fits(other, node):
                     product = multiply(time_sum(made[other]), made[factor])
-                    product._name = node._name
-                    return product
+                    return renamed(product, node)
         return kept(node, made)
 
     return rebuilt(graph, remake)
@@ -189,8 +186,7 @@ def contract_over_time(graph: Graph) -> Graph:
         if node.primitive is TIME_SUM and is_float(node) and zones[node.operands[0]] != STATIC:
             product = contracted(node, made)
             if product is not None and product.shape == node.shape:
-                product._name = node._name
-                return product
+                return renamed(product, node)
         return kept(node, made)
 
     return rebuilt(graph, remake)

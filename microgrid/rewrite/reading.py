@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from microgrid.cycles import cyclic_components
 from microgrid.graph import Graph
 from microgrid.ops import elementwise, linalg, reduce, shape
-from microgrid.primitive import Primitive
+from microgrid.primitive import Primitive, primitive_of
 from microgrid.tensor import PYTHON_NUMBERS, Tensor
-
-
-def primitive_of(function: Callable[..., Any]) -> Primitive:
-    """The primitive that a public function records."""
-    declared: Primitive = function.primitive  # type: ignore[attr-defined]
-    return declared
-
 
 ADD, MULTIPLY = primitive_of(elementwise.add), primitive_of(elementwise.multiply)
 MATMUL, SUM = primitive_of(linalg.matmul), primitive_of(reduce.sum)

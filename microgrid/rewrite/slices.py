@@ -13,7 +13,7 @@ from microgrid.ops.elementwise import add, multiply
 from microgrid.ops.index import GETITEM, SCATTER_ADD, getitem
 from microgrid.ops.shape import broadcast_to, concatenate
 from microgrid.primitive import record
-from microgrid.rebuild import Made, kept, rebuilt
+from microgrid.rebuild import Made, kept, rebuilt, renamed
 from microgrid.rewrite.reading import (
     ADD,
     CONCATENATE,
@@ -98,8 +98,7 @@ def merge_neighbours(graph: Graph) -> Graph:
             merged[id(run)] = record(node.primitive, operands, node.params)
         start, stop = next((start, stop) for start, stop, each in run if each is node)
         part = part_of(merged[id(run)], start - run[0][0], stop - run[0][0])
-        part._name = node._name
-        return part
+        return renamed(part, node)
 
     return rebuilt(graph, remake)
 
@@ -261,8 +260,7 @@ def join_scatters(graph: Graph) -> Graph:
         assert total is not None
         for term in rest:
             total = add(total, made[term])
-        total._name = node._name
-        return total
+        return renamed(total, node)
 
     return rebuilt(graph, remake)
 
@@ -328,8 +326,7 @@ def distribute_once(graph: Graph) -> Graph:
             parts.append(multiply(made[part], made[factor] if every else part_of(made[factor], start, stop)))
             start = stop
         joined = concatenate(parts, axis=-1)
-        joined._name = node._name
-        return joined
+        return renamed(joined, node)
 
     return rebuilt(graph, remake)
 
@@ -361,7 +358,6 @@ def flat_joins(graph: Graph) -> Graph:
         for part in node.operands:
             parts += made[part].operands if is_nested(part) else (made[part],)
         joined = concatenate(parts, axis=-1)
-        joined._name = node._name
-        return joined
+        return renamed(joined, node)
 
     return rebuilt(graph, remake)

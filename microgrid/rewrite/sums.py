@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from microgrid.graph import Graph
 from microgrid.ops.elementwise import add, multiply, negative
-from microgrid.rebuild import Made, kept, rebuilt
+from microgrid.rebuild import Made, kept, rebuilt, renamed
 from microgrid.rewrite.reading import ADD, MULTIPLY, NEGATIVE, fits, has, is_float, readers_of, zones_of
 from microgrid.tensor import Tensor
 
@@ -75,8 +75,7 @@ def hoist_terms(graph: Graph) -> Graph:
             total = combine(total, made[term])
         if total.dtype != node.dtype or total.shape != node.shape:
             return kept(node, made)
-        total._name = node._name
-        return total
+        return renamed(total, node)
 
     return rebuilt(graph, remake)
 
@@ -131,8 +130,7 @@ def share_factors(graph: Graph) -> Graph:
             product = multiply(outside, made[recurring])
             total = product if total is None else add(total, product)
         assert total is not None
-        total._name = node._name
-        return total
+        return renamed(total, node)
 
     return rebuilt(graph, remake)
 
@@ -150,8 +148,7 @@ def negate_outside(graph: Graph) -> Graph:
                 for one, two in (product.operands, product.operands[::-1]):
                     if zones[one] == zones[node] != zones[two]:
                         turned = multiply(made[one], negative(made[two]))
-                        turned._name = node._name
-                        return turned
+                        return renamed(turned, node)
         return kept(node, made)
 
     return rebuilt(graph, remake)
