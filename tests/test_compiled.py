@@ -358,6 +358,16 @@ def test_network_without_states_or_inputs():
     assert_compiled_is_unrolled(mg.Graph(mg.time_mean(mg.sum(x * W))), {"x": np.arange(6.0).reshape(3, 2)}, 3)
 
 
+def test_network_without_inputs_asks_for_the_number_of_timesteps_each_time():
+    u, h = mg.parameter(0.5, name="u"), mg.state(1.0, name="h")
+    h.next = u * h
+    step = mg.compile(mg.last(h.next))
+    assert step(steps=3).value == 0.125
+    with pytest.raises(MicrogridError, match="how many timesteps"):
+        step()
+    assert step(steps=2).value == 0.25
+
+
 def test_steps_alone_use_the_examples():
     net = rnn()
     net["x"].value[...], net["target"].value[...] = 0.5, -1.0

@@ -23,7 +23,7 @@ from microgrid.graph import Graph
 from microgrid.leaves import Input
 from microgrid.ops.time import TIME_STACK, is_spread_over_time
 from microgrid.schedule import Schedule
-from microgrid.sequences import initial_values, number_of_steps, sequence_array
+from microgrid.sequences import by_input_name, initial_values, number_of_steps, sequence_array
 from microgrid.tensor import ArrayLike, Tensor, is_number
 
 SHAPES_KEPT = 16
@@ -110,8 +110,7 @@ class Compiled:
                     "the sequences come by the names of the inputs, as in step(x=...) or step({'x': ...}), not as "
                     f"{type(sequences).__name__}"
                 )
-            given = {self.graph.names.get(k, "") if isinstance(k, Tensor) else k: x for k, x in sequences.items()}
-            given.update(named_sequences)
+            given = {**by_input_name(self.graph, sequences), **named_sequences}
         else:
             given = named_sequences
         if steps is None and initial is None and lengths is None and not check:
@@ -121,20 +120,21 @@ class Compiled:
                 return self.result(*program.run(length, given, {}))
         length = number_of_steps(self.graph, given, steps)
         arrays = [sequence_array(node, name, given.get(name), length) for name, node in self.inputs]
-        by_name = dict(zip([name for name, _ in self.inputs], arrays, strict=True))
         if isinstance(initial, Run):
             raise SequenceError("initial= takes the states of a run: pass initial=run.state")
         starts = initial_values(self.graph, initial) if initial is not None else {}
-        if lengths is not None:
-            mask = self.mask(lengths, arrays, length)
+        mask = None if lengths is None else self.mask(lengths, arrays, length)
+        if mask is not None:
             arrays = [padded(array, mask) for array in arrays]
-            by_name = {**dict(zip([name for name, _ in self.inputs], arrays, strict=True)), LENGTHS: mask}
+        by_name = {name: array for (name, _), array in zip(self.inputs, arrays, strict=True)}
+        if mask is not None:
+            by_name[LENGTHS] = mask
         given_starts = {self.names[state]: start.value for state, start in starts.items()}
         if check:
-            network = self.recorded(length, arrays, starts, lengths is not None, simplify=False)
+            network = self.recorded(length, arrays, starts, mask is not None, simplify=False)
             check_finite(Whole(network, simplify=False), length, by_name, given_starts)
-        program = self.specialised(length, arrays, starts, lengths is not None)
-        if not starts and lengths is None and all(given.get(name) is x for name, x in by_name.items()):
+        program = self.specialised(length, arrays, starts, mask is not None)
+        if arrays and not starts and mask is None and all(given.get(name) is x for name, x in by_name.items()):
             if len(self.familiar) >= SHAPES_KEPT:
                 self.familiar.clear()
             self.familiar[tuple([(x.shape, x.dtype) for x in arrays])] = self.leaf_values(), length, program
