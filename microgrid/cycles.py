@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import networkx as nx
@@ -64,28 +64,43 @@ def strong_components(graph: Graph) -> list[list[Tensor]]:
     A delay counts as an edge from `next` to the state. Within a component, operands come first.
     Source: R. Tarjan, Depth-first search and linear graph algorithms, SIAM J. Comput. 1 (1972).
     """
-    directed = by_position(graph)
-    components = [sorted(component) for component in nx.strongly_connected_components(directed)]
-    condensed = nx.condensation(directed, scc=components)
-    order = nx.lexicographical_topological_sort(condensed, key=lambda i: components[i][0])
-    return [[graph.nodes[i] for i in components[c]] for c in order]
-
-
-def by_position(graph: Graph) -> nx.DiGraph[int]:
-    """The graph for networkx, which compares nodes by ==, with the positions of nodes for nodes."""
     position = {node: i for i, node in enumerate(graph.nodes)}
-    directed: nx.DiGraph[int] = nx.DiGraph()
-    directed.add_nodes_from(range(len(graph.nodes)))
-    directed.add_edges_from((position[tail], position[head]) for tail, head, _ in graph.edges())
-    return directed
+    complete = len(position)
+    lowest: dict[Tensor, int] = {}  # node → the first on the path of the search that is known to need it
+    path: list[Tensor] = []
+    components: list[list[Tensor]] = []
+    for root in graph.nodes:
+        trail = [] if root in lowest else [enter(root, lowest, path)]
+        while trail:
+            node, number, needed = trail[-1]
+            for other in needed:
+                if other not in lowest:
+                    trail.append(enter(other, lowest, path))
+                    break
+                if lowest[other] < lowest[node]:
+                    lowest[node] = lowest[other]
+            else:
+                trail.pop()
+                if lowest[node] == number:
+                    start = next(i for i in reversed(range(len(path))) if path[i] is node)
+                    component, path[start:] = path[start:], []
+                    lowest.update(dict.fromkeys(component, complete))
+                    components.append(sorted(component, key=position.__getitem__))
+                elif lowest[node] < lowest[trail[-1][0]]:
+                    lowest[trail[-1][0]] = lowest[node]
+    return components
+
+
+def enter(node: Tensor, lowest: dict[Tensor, int], path: list[Tensor]) -> tuple[Tensor, int, Iterator[Tensor]]:
+    """A node that the search reaches: (itself, its number, what it needs)."""
+    number = lowest[node] = len(lowest)
+    path.append(node)
+    return node, number, iter((*node.operands, node.next) if isinstance(node, State) else node.operands)
 
 
 def cyclic_components(graph: Graph) -> list[list[Tensor]]:
-    """The strongly connected components that contain a delay, in no order."""
-    if not graph.states:
-        return []
-    found = nx.strongly_connected_components(by_position(graph))
-    return [nodes for nodes in ([graph.nodes[i] for i in component] for component in found) if is_cyclic(nodes)]
+    """The strongly connected components that contain a delay."""
+    return [nodes for nodes in graph.components if is_cyclic(nodes)] if graph.states else []
 
 
 def find_cycles(graph: Graph) -> list[Cycle]:
@@ -105,7 +120,7 @@ def find_cycles(graph: Graph) -> list[Cycle]:
             nodes=Nodes(component),
             path=shortest_loop(component),
         )
-        for component in strong_components(graph)
+        for component in graph.components
         if is_cyclic(component)
     ]
 

@@ -10,7 +10,7 @@ import networkx as nx
 
 from microgrid.errors import CausalityError, NameClashError, OperandTypeError, UnknownNameError, did_you_mean
 from microgrid.leaves import Input, Parameter, State
-from microgrid.ops.time import is_spread_over_time, is_time_reduction
+from microgrid.ops.time import is_spread_over_time
 from microgrid.tensor import ArrayLike, Tensor, describe
 
 if TYPE_CHECKING:
@@ -86,10 +86,6 @@ class Graph:
             if not isinstance(output, Tensor):
                 raise OperandTypeError(f"mg.Graph takes Tensors, not {type(output).__name__} {output!r:.60}")
         self.nodes = Nodes(nodes_behind(self.outputs))
-        self.inputs = Nodes(node for node in self.nodes if isinstance(node, Input))
-        self.parameters = Nodes(node for node in self.nodes if isinstance(node, Parameter))
-        self.states = Nodes(node for node in self.nodes if isinstance(node, State))
-        self.varying = frozenset(varying_nodes(self.nodes))
         self._named_outputs = named_outputs
         self.aliases = {node: name for name, node in reversed(named_outputs.items())}
         for state in self.states:
@@ -112,12 +108,34 @@ class Graph:
         graph = cls.__new__(cls)
         graph.outputs = Nodes(outputs)
         graph.nodes = Nodes(nodes_behind(graph.outputs))
-        graph.inputs = Nodes(node for node in graph.nodes if isinstance(node, Input))
-        graph.parameters = Nodes(node for node in graph.nodes if isinstance(node, Parameter))
-        graph.states = Nodes(node for node in graph.nodes if isinstance(node, State))
-        graph.varying = frozenset(varying_nodes(graph.nodes))
         graph._named_outputs, graph.aliases = {}, {}
         return graph
+
+    @functools.cached_property
+    def inputs(self) -> Nodes[Input]:
+        return Nodes([node for node in self.nodes if isinstance(node, Input)])
+
+    @functools.cached_property
+    def parameters(self) -> Nodes[Parameter]:
+        return Nodes([node for node in self.nodes if isinstance(node, Parameter)])
+
+    @functools.cached_property
+    def states(self) -> Nodes[State]:
+        return Nodes([node for node in self.nodes if isinstance(node, State)])
+
+    @functools.cached_property
+    def varying(self) -> frozenset[Tensor]:
+        return frozenset(varying_nodes(self.nodes))
+
+    @functools.cached_property
+    def readers(self) -> dict[Tensor, list[Tensor | None]]:
+        """For each node those that read it, once per operand, through delays too; None stands for an output."""
+        readers: dict[Tensor, list[Tensor | None]] = {node: [] for node in self.nodes}
+        for tail, head, _ in self.edges():
+            readers[tail].append(head)
+        for output in self.outputs:
+            readers[output].append(None)
+        return readers
 
     @functools.cached_property
     def names(self) -> dict[Tensor, str]:
@@ -127,6 +145,13 @@ class Graph:
     @functools.cached_property
     def _by_name(self) -> dict[str, Tensor]:
         return {**self._named_outputs, **{name: node for node, name in self.names.items()}}
+
+    @functools.cached_property
+    def components(self) -> list[list[Tensor]]:
+        """The strongly connected components, delays included, in an order in which they can be computed."""
+        from microgrid.cycles import strong_components
+
+        return strong_components(self)
 
     @functools.cached_property
     def cycles(self) -> list[Cycle]:
@@ -242,7 +267,7 @@ def nodes_behind(outputs: Sequence[Tensor]) -> list[Tensor]:
         stack: list[Tensor | None] = [roots.pop()]
         while stack:
             node = stack.pop()
-            if node is None:
+            if node is None:  # all operands of the node below are done
                 done = stack.pop()
                 assert done is not None
                 order.append(done)
@@ -250,7 +275,11 @@ def nodes_behind(outputs: Sequence[Tensor]) -> list[Tensor]:
                     roots.insert(0, done.next)
             elif node not in seen:
                 seen.add(node)
-                stack += [node, None, *(x for x in reversed(node.operands) if x not in seen)]
+                new = [x for x in node.operands if x not in seen]
+                if new or isinstance(node, State):
+                    stack += [node, None, *reversed(new)]
+                else:
+                    order.append(node)
     return order
 
 
@@ -258,8 +287,12 @@ def varying_nodes(nodes: Sequence[Tensor]) -> set[Tensor]:
     """The nodes that have a value per timestep, given all nodes with operands first."""
     varying: set[Tensor] = set()
     for node in nodes:
-        from_varying = not is_time_reduction(node) and any(x in varying for x in node.operands)
-        if isinstance(node, Input | State) or is_spread_over_time(node) or from_varying:
+        primitive = node.primitive
+        if primitive is None or primitive.at_timestep is not None:
+            varies = isinstance(node, Input | State) or primitive is not None
+        else:
+            varies = isinstance(node, State) or (primitive.over_time is None and not varying.isdisjoint(node.operands))
+        if varies:
             varying.add(node)
     return varying
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -59,12 +60,13 @@ def state_like(node: State, initial: Tensor) -> State:
 
 def kept(node: Tensor, made: Made) -> Tensor:
     """The same operation on what stands for its operands, which has the same value."""
-    operands = [made[operand] for operand in node.operands]
-    if all(new is old for new, old in zip(operands, node.operands, strict=True)):
+    old = node.operands
+    operands = tuple([made[operand] for operand in old])
+    if all(map(operator.is_, operands, old)):
         return node
     copy = Tensor(node.value, node.primitive, params=node.params, requires_grad=node.requires_grad)
     copy.operands = operands
-    copy._name = node._name
+    copy._name, copy._timed = node._name, node._timed
     return copy
 
 

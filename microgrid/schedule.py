@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from microgrid.cycles import check_causal, is_cyclic, strong_components
+from microgrid.cycles import check_causal, is_cyclic
 from microgrid.graph import Graph
 from microgrid.leaves import State
 from microgrid.tensor import Tensor
@@ -106,7 +106,7 @@ def schedule(loss_or_graph: Tensor | Graph) -> Schedule:
     2 operations in loops, at every timestep; 2 for all timesteps at once; 1 once
     """
     graph = loss_or_graph if isinstance(loss_or_graph, Graph) else Graph(loss_or_graph)
-    components = [part for part in strong_components(graph) if part[0].primitive is not None]
+    components = [part for part in graph.components if part[0].primitive is not None]
     home = {node: i for i, part in enumerate(components) for node in part}
     kinds: list[Kind] = []
     for part in components:

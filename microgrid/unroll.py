@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from microgrid.cycles import check_causal, is_cyclic, strong_components
+from microgrid.cycles import check_causal, is_cyclic
 from microgrid.errors import (
     GradientError,
     NotFiniteError,
@@ -262,7 +262,7 @@ def unroll(
     def start(state: State) -> Tensor:
         return starts[state] if state in starts else static[state.initial]
 
-    for component in strong_components(graph):
+    for component in graph.components:
         node = component[0]
         if is_cyclic(component) or (node in graph.varying and node not in copies):
             check_causal(component)

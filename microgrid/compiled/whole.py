@@ -33,7 +33,7 @@ class Whole:
                 if grad.name is None and grad.primitive is not None:
                     grad._name = (f"{network.graph.names[node]}.grad", None)
         ends = [first(state.next) if state.reverse else last(state.next) for state in network.states]
-        joint = Graph(*network.outputs, *grads, *ends)
+        joint = Graph.of_checked([*network.outputs, *grads, *ends])
         self.program = Program(rewrite.program(joint) if simplify else joint, share=simplify)
         self.given = network.given
         self.inputs = {node.name: node for node in self.program.graph.inputs}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -118,8 +119,14 @@ class Code:
     def compiled(self, loop: bool = False) -> tuple[Callable[..., None], list[View]]:
         """The function, called with the list of static values and what its views resolve to; and those views."""
         namespace = dict(self.globals)
-        exec(compile(self.source(loop), "<microgrid block>", "exec"), namespace)
+        exec(bytecode(self.source(loop)), namespace)
         return namespace["block"], [view for _, view in self.views.values()]
+
+
+@functools.lru_cache(maxsize=512)
+def bytecode(source: str) -> Any:
+    """What Python makes of a function's source: the same for the same network at all shapes."""
+    return compile(source, "<microgrid block>", "exec")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -29,17 +29,23 @@ from microgrid.time_axis import aligned
 
 def with_own_nexts(graph: Graph) -> Graph:
     """The graph in which every state's next is an operation of its own, whose rows the state can share."""
-    copy = rebuilt(graph, kept)
     taken: set[Tensor] = set()
-    for state in copy.states:
+    shared: set[State] = set()
+    for state in graph.states:
         following = state.next
-        if following not in copy.varying:
-            continue
-        shared = isinstance(following, Input | State) or is_view(following) or is_spread_over_time(following)
-        if following in taken or shared:
-            state._next = positive(following)
-        taken.add(state.next)
-    return Graph(*copy.outputs)
+        is_own = not (isinstance(following, Input | State) or is_view(following) or is_spread_over_time(following))
+        if following in graph.varying and not (is_own and following not in taken):
+            shared.add(state)
+        taken.add(following)
+    if not shared:
+        return graph
+    made: dict[Tensor, Tensor] = {}
+    copy = rebuilt(graph, kept, made=made)
+    for state in shared:
+        new = made[state]
+        assert isinstance(new, State)
+        new._next = positive(new.next)
+    return Graph.of_checked(copy.outputs)
 
 
 NOTHING: Mapping[Tensor, Any] = {}

@@ -12,6 +12,7 @@ from microgrid.rewrite.joined import join_single_rows, slice_weights
 from microgrid.rewrite.lower import means_as_sums, sigmoid_by_tanh, squares, without_broadcasts
 from microgrid.rewrite.products import contract_over_time, merge_products, scale_weights, static_factors_last
 from microgrid.rewrite.repeated import merge_repeated
+from microgrid.rewrite.rule import together
 from microgrid.rewrite.slices import (
     distribute_over_parts,
     join_scatters,
@@ -26,7 +27,8 @@ ROUNDS = 12
 
 def network(graph: Graph) -> Graph:
     """Fewer and larger operations in every timestep."""
-    graph = hoist_terms(merge_products(sigmoid_by_tanh(means_as_sums(squares(merge_repeated(graph))))))
+    graph = together(graph, merge_repeated, squares, means_as_sums, sigmoid_by_tanh)
+    graph = hoist_terms(merge_products(graph))
     for _ in range(ROUNDS):
         before = graph
         graph = scale_weights(scale_before_slicing(merge_neighbours(graph)))
@@ -37,6 +39,8 @@ def network(graph: Graph) -> Graph:
 
 def program(graph: Graph) -> Graph:
     """As little as possible inside the loops."""
-    graph = distribute_over_parts(join_scatters(without_broadcasts(slice_weights(fold_constants(graph)))))
-    graph = share_factors(negate_outside(hoist_terms(graph)))
-    return merge_repeated(fold_constants(contract_over_time(static_factors_last(graph))))
+    graph = together(graph, fold_constants, join_scatters, slice_weights, without_broadcasts)
+    graph = distribute_over_parts(graph)
+    graph = share_factors(together(graph, hoist_terms, negate_outside))
+    graph = contract_over_time(static_factors_last(graph))
+    return together(graph, merge_repeated, fold_constants)

@@ -12,16 +12,18 @@ from microgrid.graph import Graph
 from microgrid.leaves import State
 from microgrid.ops.linalg import matmul
 from microgrid.ops.shape import concatenate, reshape, transpose
-from microgrid.rebuild import Made, kept, rebuilt, renamed
-from microgrid.rewrite.reading import ADD, CONCATENATE, MATMUL, TRANSPOSE, has, readers_of, zones_of
+from microgrid.rebuild import Made, renamed
+from microgrid.rewrite.reading import ADD, CONCATENATE, MATMUL, TRANSPOSE, has, zones_of
+from microgrid.rewrite.rule import Rewrite, Rule
 from microgrid.rewrite.slices import last_axis_slice
 from microgrid.rewrite.sums import Readers, is_whole, terms_of
 from microgrid.tensor import Tensor
 
 
-def join_single_rows(graph: Graph) -> Graph:
+@Rewrite
+def join_single_rows(graph: Graph) -> Rule | None:
     """The graph in which a sum of products of single rows, one of them a state, is one product of the joined row."""
-    readers, zones = readers_of(graph), zones_of(graph)
+    readers, zones = graph.readers, zones_of(graph)
     taken: set[Tensor] = set()
     sums: dict[Tensor, tuple[list[Tensor], list[Tensor]]] = {}
     for node in graph.nodes:
@@ -34,11 +36,11 @@ def join_single_rows(graph: Graph) -> Graph:
             taken.update(states)
             sums[node] = products, biases
     if not sums:
-        return graph
+        return None
 
-    def remake(node: Tensor, made: Made) -> Tensor:
+    def rule(node: Tensor, made: Made) -> Tensor | None:
         if node not in sums:
-            return kept(node, made)
+            return None
         products, biases = sums[node]
         products = sorted(products, key=lambda each: isinstance(each.operands[0], State))
         rows = [made[each.operands[0]] for each in products]
@@ -49,7 +51,7 @@ def join_single_rows(graph: Graph) -> Graph:
         joined = matmul(concatenate(rows, axis=1), concatenate(weights, axis=0))
         return renamed(joined, node)
 
-    return rebuilt(graph, remake)
+    return rule
 
 
 def products_and_biases(
@@ -76,13 +78,14 @@ def products_and_biases(
     return products, biases
 
 
-def slice_weights(graph: Graph) -> Graph:
+@Rewrite
+def slice_weights(graph: Graph) -> Rule | None:
     """The graph in which columns of a product with joined weights are a product with the weights they come from."""
     if not has(graph, CONCATENATE):
-        return graph
-    readers = readers_of(graph)
+        return None
+    readers = graph.readers
 
-    def remake(node: Tensor, made: Made) -> Tensor:
+    def rule(node: Tensor, made: Made) -> Tensor | None:
         found = last_axis_slice(node)
         sliced_only = found and all(reader is not None and last_axis_slice(reader) for reader in readers[found[0]])
         if found and found[0].primitive is MATMUL and sliced_only:
@@ -96,6 +99,6 @@ def slice_weights(graph: Graph) -> Graph:
                         sliced = matmul(made[x], transpose(made[part]))
                         return renamed(sliced, node)
                     at += part.shape[0]
-        return kept(node, made)
+        return None
 
-    return rebuilt(graph, remake)
+    return rule

@@ -10,8 +10,9 @@ from microgrid.ops.elementwise import square, tanh
 from microgrid.ops.reduce import sum as sum_along
 from microgrid.ops.time import TIME_MEAN, time_sum
 from microgrid.primitive import primitive_of, record
-from microgrid.rebuild import Made, kept, rebuilt, renamed
-from microgrid.rewrite.reading import ADD, MULTIPLY, RESHAPE, has, is_float, readers_of
+from microgrid.rebuild import Made, renamed
+from microgrid.rewrite.reading import ADD, MULTIPLY, RESHAPE, has, is_float
+from microgrid.rewrite.rule import Rewrite, Rule
 from microgrid.tensor import Tensor, is_number
 
 SIGMOID, POWER = primitive_of(elementwise.sigmoid), primitive_of(elementwise.power)
@@ -20,46 +21,49 @@ GATED = (ADD, MULTIPLY, primitive_of(elementwise.subtract))
 MEAN, BROADCAST_TO = primitive_of(reduce.mean), primitive_of(shape.broadcast_to)
 
 
-def sigmoid_by_tanh(graph: Graph) -> Graph:
+@Rewrite
+def sigmoid_by_tanh(graph: Graph) -> Rule | None:
     """σ(x) = ½ + ½ tanh(x/2) where σ is a gate: one transcendental function for all of them, without overflow.
 
     The digits of a σ next to 0 are lost, so it stays where it is more than a factor or a term.
     """
     if not has(graph, SIGMOID):
-        return graph
-    readers = readers_of(graph)
+        return None
+    readers = graph.readers
 
-    def remake(node: Tensor, made: Made) -> Tensor:
+    def rule(node: Tensor, made: Made) -> Tensor | None:
         gates = all(reader is not None and reader.primitive in GATED for reader in readers.get(node, ()))
         if node.primitive is SIGMOID and is_float(node) and gates:
             (x,) = (made[operand] for operand in node.operands)
             return renamed(tanh(x * 0.5) * 0.5 + 0.5, node)
-        return kept(node, made)
+        return None
 
-    return rebuilt(graph, remake)
+    return rule
 
 
-def squares(graph: Graph) -> Graph:
+@Rewrite
+def squares(graph: Graph) -> Rule | None:
     """x ** 2 is x · x, also in its gradient."""
     if not has(graph, POWER):
-        return graph
+        return None
 
-    def remake(node: Tensor, made: Made) -> Tensor:
+    def rule(node: Tensor, made: Made) -> Tensor | None:
         if node.primitive is POWER:
             base, exponent = node.operands
             if is_number(exponent) and exponent.value == 2 and is_float(base):
                 return renamed(square(made[base]), node)
-        return kept(node, made)
+        return None
 
-    return rebuilt(graph, remake)
+    return rule
 
 
-def means_as_sums(graph: Graph) -> Graph:
+@Rewrite
+def means_as_sums(graph: Graph) -> Rule | None:
     """A mean, along axes or over time, is a sum divided by a number: sums meet other rewrites."""
     if not has(graph, MEAN, TIME_MEAN):
-        return graph
+        return None
 
-    def remake(node: Tensor, made: Made) -> Tensor:
+    def rule(node: Tensor, made: Made) -> Tensor | None:
         if node.primitive is MEAN and is_float(node) and node.size and node.dtype.itemsize > 2:
             (x,) = node.operands
             total = sum_along(made[x], **node.params)
@@ -67,31 +71,32 @@ def means_as_sums(graph: Graph) -> Graph:
         if node.primitive is TIME_MEAN and is_float(node) and node.dtype.itemsize > 2:
             (x,) = node.operands
             return renamed(time_sum(made[x]) / time_sum(1.0), node)
-        return kept(node, made)
+        return None
 
-    return rebuilt(graph, remake)
+    return rule
 
 
-def without_broadcasts(graph: Graph) -> Graph:
+@Rewrite
+def without_broadcasts(graph: Graph) -> Rule | None:
     """Operations that broadcast by themselves read the small operand, not its copies."""
     if not has(graph, BROADCAST_TO):
-        return graph
+        return None
 
     def source(operand: Tensor, made: Made) -> Tensor:
         while operand.primitive is BROADCAST_TO or (operand.primitive is RESHAPE and operand.size == 1):
             operand = operand.operands[0]
         return made[operand]
 
-    def remake(node: Tensor, made: Made) -> Tensor:
+    def rule(node: Tensor, made: Made) -> Tensor | None:
         if node.primitive is None or not node.primitive.elementwise:
-            return kept(node, made)
+            return None
         sources = [source(operand, made) for operand in node.operands]
         if all(new is made[old] for new, old in zip(sources, node.operands, strict=True)):
-            return kept(node, made)
+            return None
         for index, operand in enumerate(node.operands):
             if np.broadcast_shapes(*(each.shape for each in sources)) != node.shape:
                 sources[index] = made[operand]
         copy = record(node.primitive, sources, node.params)
-        return renamed(copy, node) if copy.dtype == node.dtype else kept(node, made)
+        return renamed(copy, node) if copy.dtype == node.dtype else None
 
-    return rebuilt(graph, remake)
+    return rule

@@ -10,7 +10,7 @@ from microgrid.ops.index import getitem
 from microgrid.ops.linalg import matmul
 from microgrid.ops.shape import concatenate, reshape
 from microgrid.ops.time import TIME_SUM, time_dot, time_matmul, time_rows, time_sum
-from microgrid.rebuild import Made, kept, rebuilt, renamed
+from microgrid.rebuild import Made, renamed
 from microgrid.rewrite.reading import (
     ADD,
     MATMUL,
@@ -23,18 +23,19 @@ from microgrid.rewrite.reading import (
     fits,
     has,
     is_float,
-    readers_of,
     zones_of,
 )
+from microgrid.rewrite.rule import Rewrite, Rule
 from microgrid.rewrite.slices import last_axis_slice
 from microgrid.rewrite.sums import Readers
 from microgrid.tensor import Tensor, is_number
 
 
-def merge_products(graph: Graph) -> Graph:
+@Rewrite
+def merge_products(graph: Graph) -> Rule | None:
     """The graph in which products of one node with several weights, x@W and x@V, are one with all of them."""
     if not has(graph, MATMUL):
-        return graph
+        return None
     zones = zones_of(graph)
     groups: dict[object, list[Tensor]] = {}
     for node in graph.nodes:
@@ -49,12 +50,12 @@ def merge_products(graph: Graph) -> Graph:
                 groups.setdefault((x, zones[node], weight.dtype), []).append(node)
     group_of = {node: group for group in groups.values() if len(group) > 1 for node in group}
     if not group_of:
-        return graph
+        return None
     joined: dict[int, Tensor] = {}
 
-    def remake(node: Tensor, made: Made) -> Tensor:
+    def rule(node: Tensor, made: Made) -> Tensor | None:
         if node not in group_of:
-            return kept(node, made)
+            return None
         group = group_of[node]
         if id(group) not in joined:
             weights = concatenate([made[each.operands[1]] for each in group], axis=1)
@@ -63,7 +64,7 @@ def merge_products(graph: Graph) -> Graph:
         part = getitem(joined[id(group)], (..., slice(start, start + node.shape[-1])))
         return renamed(part, node)
 
-    return rebuilt(graph, remake)
+    return rule
 
 
 def index_of(node: Tensor, group: Sequence[Tensor]) -> int:
@@ -71,9 +72,10 @@ def index_of(node: Tensor, group: Sequence[Tensor]) -> int:
     return next(i for i, each in enumerate(group) if each is node)
 
 
-def scale_weights(graph: Graph) -> Graph:
+@Rewrite
+def scale_weights(graph: Graph) -> Rule | None:
     """The graph in which a constant times x@W + b is x@(W times it) + b times it: the weights are scaled once a run."""
-    readers = readers_of(graph)
+    readers = graph.readers
     scaled: dict[Tensor, tuple[Tensor, Tensor]] = {}
     for node in graph.nodes:
         if node.primitive is MULTIPLY and is_float(node) and node.depends_on_time():
@@ -81,15 +83,15 @@ def scale_weights(graph: Graph) -> Graph:
                 if is_scale(factor, node) and inner.primitive in (ADD, MATMUL) and takes_scale(inner, factor, readers):
                     scaled[node] = inner, factor
     if not scaled:
-        return graph
+        return None
 
-    def remake(node: Tensor, made: Made) -> Tensor:
+    def rule(node: Tensor, made: Made) -> Tensor | None:
         if node not in scaled:
-            return kept(node, made)
+            return None
         product = times(*scaled[node], made)
         return renamed(product, node)
 
-    return rebuilt(graph, remake)
+    return rule
 
 
 def is_scale(factor: Tensor, product: Tensor) -> bool:
@@ -137,13 +139,14 @@ def times(node: Tensor, factor: Tensor, made: Made) -> Tensor:
     return multiply(made[node], factor)
 
 
-def static_factors_last(graph: Graph) -> Graph:
+@Rewrite
+def static_factors_last(graph: Graph) -> Rule | None:
     """The graph in which a static factor multiplies a sum over time, not each of its terms."""
     if not has(graph, TIME_SUM):
-        return graph
+        return None
     zones = zones_of(graph)
 
-    def remake(node: Tensor, made: Made) -> Tensor:
+    def rule(node: Tensor, made: Made) -> Tensor | None:
         if node.primitive is TIME_SUM and node.operands[0].primitive is MULTIPLY:
             one, two = node.operands[0].operands
             for factor, other in ((one, two), (two, one)):
@@ -151,15 +154,16 @@ def static_factors_last(graph: Graph) -> Graph:
                 if moves and is_float(node) and fits(factor, node) and fits(other, node):
                     product = multiply(time_sum(made[other]), made[factor])
                     return renamed(product, node)
-        return kept(node, made)
+        return None
 
-    return rebuilt(graph, remake)
+    return rule
 
 
-def contract_over_time(graph: Graph) -> Graph:
+@Rewrite
+def contract_over_time(graph: Graph) -> Rule | None:
     """The graph in which Σₜ xₜᵀ gₜ, Σₜ xₜ · yₜ and sums of rows are one product each, their terms never made."""
     if not has(graph, TIME_SUM):
-        return graph
+        return None
     zones = zones_of(graph)
 
     def contracted(node: Tensor, made: Made) -> Tensor | None:
@@ -182,14 +186,14 @@ def contract_over_time(graph: Graph) -> Graph:
                 return time_matmul(made[x], made[g])
         return None
 
-    def remake(node: Tensor, made: Made) -> Tensor:
+    def rule(node: Tensor, made: Made) -> Tensor | None:
         if node.primitive is TIME_SUM and is_float(node) and zones[node.operands[0]] != STATIC:
             product = contracted(node, made)
             if product is not None and product.shape == node.shape:
                 return renamed(product, node)
-        return kept(node, made)
+        return None
 
-    return rebuilt(graph, remake)
+    return rule
 
 
 def sums_rows(node: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""What a rewrite asks about a graph: who reads a node, and in which cycle it stands."""
+"""What a rewrite asks about a graph: in which cycle a node stands, and what it is."""
 
 from __future__ import annotations
 
@@ -14,16 +14,6 @@ TRANSPOSE, RESHAPE = primitive_of(shape.transpose), primitive_of(shape.reshape)
 NEGATIVE = primitive_of(elementwise.negative)
 SQUARE = primitive_of(elementwise.square)
 CONCATENATE = primitive_of(shape.concatenate)
-
-
-def readers_of(graph: Graph) -> dict[Tensor, list[Tensor | None]]:
-    """For each node those that read it, once per operand, through delays too; None stands for the user."""
-    readers: dict[Tensor, list[Tensor | None]] = {node: [] for node in graph.nodes}
-    for tail, head, _ in graph.edges():
-        readers[tail].append(head)
-    for output in graph.outputs:
-        readers[output].append(None)
-    return readers
 
 
 STATIC, OUTSIDE = -2, -1

@@ -13,7 +13,7 @@ from microgrid.ops.elementwise import add, multiply
 from microgrid.ops.index import GETITEM, SCATTER_ADD, getitem
 from microgrid.ops.shape import broadcast_to, concatenate
 from microgrid.primitive import record
-from microgrid.rebuild import Made, kept, rebuilt, renamed
+from microgrid.rebuild import Made, renamed
 from microgrid.rewrite.reading import (
     ADD,
     CONCATENATE,
@@ -22,10 +22,10 @@ from microgrid.rewrite.reading import (
     STATIC,
     has,
     is_float,
-    readers_of,
     zones_of,
 )
 from microgrid.rewrite.repeated import content
+from microgrid.rewrite.rule import Rewrite, Rule
 from microgrid.rewrite.sums import is_whole, terms_of
 from microgrid.tensor import Tensor, is_number
 
@@ -67,10 +67,11 @@ def part_of(whole: Tensor, start: int, stop: int) -> Tensor:
 # --- neighbours ----------------------------------------------------------------------------------------
 
 
-def merge_neighbours(graph: Graph) -> Graph:
+@Rewrite
+def merge_neighbours(graph: Graph) -> Rule | None:
     """The graph in which an element-by-element operation on adjoining slices of an array is one operation on all."""
     if not has(graph, GETITEM):
-        return graph
+        return None
     groups: dict[Hashable, list[tuple[int, int, Tensor]]] = {}
     outputs = set(graph.outputs)
     for node in graph.nodes:
@@ -85,12 +86,12 @@ def merge_neighbours(graph: Graph) -> Graph:
         for run in adjoining(sorted(group, key=lambda each: each[:2])):
             run_of.update({node: run for _, _, node in run})
     if not run_of:
-        return graph
+        return None
     merged: dict[int, Tensor] = {}
 
-    def remake(node: Tensor, made: Made) -> Tensor:
+    def rule(node: Tensor, made: Made) -> Tensor | None:
         if node not in run_of:
-            return kept(node, made)
+            return None
         run = run_of[node]
         if id(run) not in merged:
             assert node.primitive is not None
@@ -100,7 +101,7 @@ def merge_neighbours(graph: Graph) -> Graph:
         part = part_of(merged[id(run)], start - run[0][0], stop - run[0][0])
         return renamed(part, node)
 
-    return rebuilt(graph, remake)
+    return rule
 
 
 def description(node: Tensor) -> tuple[Hashable, int, int] | None:
@@ -156,11 +157,12 @@ def joined_operand(index: int, run: Sequence[tuple[int, int, Tensor]], made: Mad
 # --- scales ----------------------------------------------------------------------------------------------
 
 
-def scale_before_slicing(graph: Graph) -> Graph:
+@Rewrite
+def scale_before_slicing(graph: Graph) -> Rule | None:
     """The graph in which slices of a sum or product, each times a number of its own, are slices of it times a row."""
     if not has(graph, GETITEM):
-        return graph
-    readers = readers_of(graph)
+        return None
+    readers = graph.readers
     scales: dict[Tensor, dict[Tensor, float]] = {}  # array → its slices and their factors
     product_of: dict[Tensor, Tensor] = {}  # slice → the product that scales it
     for array in graph.nodes:
@@ -178,7 +180,7 @@ def scale_before_slicing(graph: Graph) -> Graph:
         if any(factor != 1 for factor in factors.values()) and disjoint(slices):
             scales[array] = factors
     if not scales:
-        return graph
+        return None
     products = {product_of[each]: each for factors in scales.values() for each in factors if each in product_of}
     scaled: dict[Tensor, Tensor] = {}
 
@@ -194,15 +196,15 @@ def scale_before_slicing(graph: Graph) -> Graph:
             scaled[array] = multiply(made[array], Tensor(float(row[0]) if every else row))
         return part_of(scaled[array], start, stop)
 
-    def remake(node: Tensor, made: Made) -> Tensor:
+    def rule(node: Tensor, made: Made) -> Tensor | None:
         if node in products:
             return slice_of_scaled(products[node], made)
         found = last_axis_slice(node)
         if found and found[0] in scales and scales[found[0]][node] == 1:
             return slice_of_scaled(node, made)
-        return kept(node, made)
+        return None
 
-    return rebuilt(graph, remake)
+    return rule
 
 
 def factor_of(each: Tensor, readers: Sequence[Tensor | None]) -> tuple[float, Tensor | None]:
@@ -223,24 +225,25 @@ def disjoint(slices: Sequence[Tensor]) -> bool:
 # --- the adjoint of slicing ------------------------------------------------------------------------------
 
 
-def join_scatters(graph: Graph) -> Graph:
+@Rewrite
+def join_scatters(graph: Graph) -> Rule | None:
     """The graph in which gradients that arrive at slices of an array are joined, not added to zeros and summed."""
     if not has(graph, SCATTER_ADD):
-        return graph
-    readers = readers_of(graph)
+        return None
+    readers = graph.readers
 
     def span(node: Tensor) -> Span | None:
         if node.primitive is not SCATTER_ADD or len(node.operands) > 1:
             return None
         return span_of(node.params["template"], tuple(node.params["shape"]))
 
-    def remake(node: Tensor, made: Made) -> Tensor:
+    def rule(node: Tensor, made: Made) -> Tensor | None:
         if is_whole(node, readers) and node.primitive is ADD:
             terms = terms_of(node, readers)
         elif span(node) and not any(reader is not None and reader.primitive is ADD for reader in readers[node]):
             terms = [node]
         else:
-            return kept(node, made)
+            return None
         by_axis: dict[int, list[tuple[int, int, Tensor]]] = {}
         rest: list[Tensor] = []
         for term in terms:
@@ -251,7 +254,7 @@ def join_scatters(graph: Graph) -> Graph:
             else:
                 rest.append(term)
         if len(rest) == len(terms):
-            return kept(node, made)
+            return None
         total: Tensor | None = None
         for axis, pieces in by_axis.items():
             if pieces:
@@ -262,7 +265,7 @@ def join_scatters(graph: Graph) -> Graph:
             total = add(total, made[term])
         return renamed(total, node)
 
-    return rebuilt(graph, remake)
+    return rule
 
 
 def join(node: Tensor, axis: int, pieces: Sequence[tuple[int, int, Tensor]], made: Made) -> Tensor:
@@ -298,11 +301,12 @@ def distribute_over_parts(graph: Graph) -> Graph:
     return graph
 
 
-def distribute_once(graph: Graph) -> Graph:
+@Rewrite
+def distribute_once(graph: Graph) -> Rule | None:
     joins = [node for node in graph.nodes if is_last_axis_join(node)]
-    readers = readers_of(graph)
+    readers = graph.readers
     if not any(len(readers[node]) == 1 and is_product(readers[node][0]) for node in joins):
-        return graph
+        return None
     zones = zones_of(graph)
     products: dict[Tensor, tuple[Tensor, Tensor]] = {}
     for whole in joins:
@@ -313,11 +317,11 @@ def distribute_once(graph: Graph) -> Graph:
         if zones[factor] != zones[node] and factor.shape[-1:] in ((), (1,), node.shape[-1:]):
             products[node] = whole, factor
     if not products:
-        return graph
+        return None
 
-    def remake(node: Tensor, made: Made) -> Tensor:
+    def rule(node: Tensor, made: Made) -> Tensor | None:
         if node not in products:
-            return kept(node, made)
+            return None
         whole, factor = products[node]
         parts, start = [], 0
         for part in whole.operands:
@@ -328,7 +332,7 @@ def distribute_once(graph: Graph) -> Graph:
         joined = concatenate(parts, axis=-1)
         return renamed(joined, node)
 
-    return rebuilt(graph, remake)
+    return rule
 
 
 def is_product(node: Tensor | None) -> bool:
@@ -340,24 +344,25 @@ def is_last_axis_join(node: Tensor) -> bool:
     return axis is not None and axis % node.ndim == node.ndim - 1
 
 
-def flat_joins(graph: Graph) -> Graph:
+@Rewrite
+def flat_joins(graph: Graph) -> Rule | None:
     """The graph in which joined parts that are joined parts themselves are joined at once."""
-    readers = readers_of(graph)
+    readers = graph.readers
 
     def is_nested(part: Tensor) -> bool:
         return is_last_axis_join(part) and len(readers[part]) == 1
 
     outer = {node for node in graph.nodes if is_last_axis_join(node) and any(map(is_nested, node.operands))}
     if not outer:
-        return graph
+        return None
 
-    def remake(node: Tensor, made: Made) -> Tensor:
+    def rule(node: Tensor, made: Made) -> Tensor | None:
         if node not in outer:
-            return kept(node, made)
+            return None
         parts: list[Tensor] = []
         for part in node.operands:
             parts += made[part].operands if is_nested(part) else (made[part],)
         joined = concatenate(parts, axis=-1)
         return renamed(joined, node)
 
-    return rebuilt(graph, remake)
+    return rule

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Mapping, Sequence
 
 from microgrid.graph import Graph
 from microgrid.ops.elementwise import add, multiply, negative
-from microgrid.rebuild import Made, kept, rebuilt, renamed
-from microgrid.rewrite.reading import ADD, MULTIPLY, NEGATIVE, fits, has, is_float, readers_of, zones_of
+from microgrid.rebuild import Made, renamed
+from microgrid.rewrite.reading import ADD, MULTIPLY, NEGATIVE, fits, has, is_float, zones_of
+from microgrid.rewrite.rule import Rewrite, Rule
 from microgrid.tensor import Tensor
 
 Readers = Mapping[Tensor, Sequence[Tensor | None]]
@@ -44,13 +46,14 @@ def terms_of(root: Tensor, readers: Readers) -> list[Tensor]:
     return found
 
 
-def hoist_terms(graph: Graph) -> Graph:
+@Rewrite
+def hoist_terms(graph: Graph) -> Rule | None:
     """The graph in which the terms of each sum, and the factors of each product, are grouped by where they vary.
 
     Those that are static come first, then those outside the cycle, then the rest: of x@W + h@U + b the
     part x@W + b no longer waits for h.
     """
-    readers, zones = readers_of(graph), zones_of(graph)
+    readers, zones = graph.readers, zones_of(graph)
     ordered: dict[Tensor, list[Tensor]] = {}
     for node in graph.nodes:
         if is_whole(node, readers) and is_float(node):
@@ -63,21 +66,16 @@ def hoist_terms(graph: Graph) -> Graph:
             if not in_order or not is_chain(node, readers):
                 ordered[node] = ranked
     if not ordered:
-        return graph
+        return None
 
-    def remake(node: Tensor, made: Made) -> Tensor:
+    def rule(node: Tensor, made: Made) -> Tensor | None:
         if node not in ordered:
-            return kept(node, made)
+            return None
         combine = add if node.primitive is ADD else multiply
-        first, *rest = ordered[node]
-        total = made[first]
-        for term in rest:
-            total = combine(total, made[term])
-        if total.dtype != node.dtype or total.shape != node.shape:
-            return kept(node, made)
-        return renamed(total, node)
+        result = functools.reduce(combine, [made[term] for term in ordered[node]])
+        return renamed(result, node) if (result.dtype, result.shape) == (node.dtype, node.shape) else None
 
-    return rebuilt(graph, remake)
+    return rule
 
 
 def is_chain(root: Tensor, readers: Readers) -> bool:
@@ -92,56 +90,55 @@ def is_chain(root: Tensor, readers: Readers) -> bool:
         node = first
 
 
-def share_factors(graph: Graph) -> Graph:
+@Rewrite
+def share_factors(graph: Graph) -> Rule | None:
     """The graph in which a·x + a·y is a·(x + y), where a recurs and x and y do not: one product in the loop."""
-    readers, zones = readers_of(graph), zones_of(graph)
+    readers, zones = graph.readers, zones_of(graph)
 
-    def factors(term: Tensor, own: int) -> tuple[Tensor, Tensor] | None:
-        """(what recurs, what does not) of a product that only the sum, in the cycle `own`, reads."""
+    def factors(term: Tensor, node: Tensor) -> tuple[Tensor, Tensor] | None:
+        """(what recurs with the sum `node`, what does not) of a product that only this sum reads."""
         if term.primitive is MULTIPLY and len(readers[term]) == 1 and is_float(term):
             for one, two in (term.operands, term.operands[::-1]):
-                if zones[one] == own != zones[two] and one.shape == two.shape == term.shape:
-                    return one, two
+                if zones[one] == zones[node] != zones[two] and one.shape == two.shape == term.shape:
+                    return (one, two) if fits(one, node) and fits(two, node) else None
         return None
 
-    def remake(node: Tensor, made: Made) -> Tensor:
-        if node.primitive is not ADD or not is_whole(node, readers) or zones[node] < 0 or not is_float(node):
-            return kept(node, made)
-        shared: dict[Tensor, list[Tensor]] = {}
-        rest: list[Tensor] = []
-        for term in terms_of(node, readers):
-            found = factors(term, zones[node])
-            if found is None or not (fits(found[0], node) and fits(found[1], node)):
-                rest.append(term)
-            else:
-                shared.setdefault(found[0], []).append(term)
-        if all(len(terms) == 1 for terms in shared.values()):
-            return kept(node, made)
-        total: Tensor | None = None
-        for term in rest:
-            total = made[term] if total is None else add(total, made[term])
-        for recurring, terms in shared.items():
-            outside: Tensor | None = None
-            for term in terms:
-                other = factors(term, zones[node])
-                assert other is not None
-                outside = made[other[1]] if outside is None else add(outside, made[other[1]])
-            assert outside is not None
-            product = multiply(outside, made[recurring])
-            total = product if total is None else add(total, product)
-        assert total is not None
-        return renamed(total, node)
+    sums: dict[Tensor, tuple[list[Tensor], dict[Tensor, list[Tensor]]]] = {}  # other terms; factor → what it multiplies
+    for node in graph.nodes:
+        if node.primitive is ADD and zones[node] >= 0 and is_float(node) and is_whole(node, readers):
+            shared: dict[Tensor, list[Tensor]] = {}
+            rest: list[Tensor] = []
+            for term in terms_of(node, readers):
+                found = factors(term, node)
+                if found is None:
+                    rest.append(term)
+                else:
+                    shared.setdefault(found[0], []).append(found[1])
+            if any(len(others) > 1 for others in shared.values()):
+                sums[node] = rest, shared
+    if not sums:
+        return None
 
-    return rebuilt(graph, remake)
+    def rule(node: Tensor, made: Made) -> Tensor | None:
+        if node not in sums:
+            return None
+        rest, shared = sums[node]
+        terms = [made[term] for term in rest]
+        for recurring, others in shared.items():
+            terms.append(multiply(functools.reduce(add, [made[other] for other in others]), made[recurring]))
+        return renamed(functools.reduce(add, terms), node)
+
+    return rule
 
 
-def negate_outside(graph: Graph) -> Graph:
+@Rewrite
+def negate_outside(graph: Graph) -> Rule | None:
     """The graph in which −(a·x) is a·(−x), where a recurs and x does not; and then a sum may share a."""
     if not has(graph, NEGATIVE):
-        return graph
-    readers, zones = readers_of(graph), zones_of(graph)
+        return None
+    readers, zones = graph.readers, zones_of(graph)
 
-    def remake(node: Tensor, made: Made) -> Tensor:
+    def rule(node: Tensor, made: Made) -> Tensor | None:
         if node.primitive is NEGATIVE and zones[node] >= 0:
             (product,) = node.operands
             if product.primitive is MULTIPLY and len(readers[product]) == 1:
@@ -149,9 +146,9 @@ def negate_outside(graph: Graph) -> Graph:
                     if zones[one] == zones[node] != zones[two]:
                         turned = multiply(made[one], negative(made[two]))
                         return renamed(turned, node)
-        return kept(node, made)
+        return None
 
-    return rebuilt(graph, remake)
+    return rule
 
 
 def rank(zone: int, own: int) -> int:
