@@ -170,6 +170,7 @@ class Workspace:
             for a in program.layout.allocations
         ]
         self.made: dict[Any, Any] = {}
+        self.seen: dict[Tensor, Array] = {}
         self.held: list[Array] = []  # arrays of static values
         self.inputs = [(node, self.rows(node, 0, steps)) for node in program.graph.inputs]
         self.calls = list(self.all_calls())
@@ -180,6 +181,7 @@ class Workspace:
         ]
         self.held_ids = set(map(id, self.held))
         self.made.clear()
+        self.seen.clear()
 
     @property
     def nbytes(self) -> int:
@@ -263,18 +265,25 @@ class Workspace:
 
     def rows(self, node: Tensor, a: int, b: int) -> Array:
         """The rows of a node for the timesteps from a to b, as one array."""
+        kind = self.program.layout.buffer[node].kind
+        rows = self.all_rows(node)
+        return rows[a:b] if kind == "kept" else rows[: b - a] if kind == "chunk" else rows
+
+    def all_rows(self, node: Tensor) -> Array:
+        """The rows of a node for as many timesteps as its buffer holds."""
+        if node not in self.seen:
+            self.seen[node] = self.all_rows_anew(node)
+        return self.seen[node]
+
+    def all_rows_anew(self, node: Tensor) -> Array:
         layout = self.program.layout
         buffer = layout.buffer[node]
         if is_view(node):
             assert node.primitive is not None
-            source = self.rows(node.operands[0], a, b)
+            source = self.all_rows(node.operands[0])
             return np.asarray(node.primitive.compute_all([source], [True], node.shape, node.params))
-        array = self.array(buffer)
-        if buffer.kind == "step":
-            array = array[:1]
-        else:
-            start = buffer.shift(node) + (a if buffer.kind == "kept" else 0)
-            array = array[start : start + b - a]
+        start = 0 if buffer.kind == "step" else buffer.shift(node)
+        array = self.array(buffer)[start : start + self.rows_held[buffer.kind]]
         if node in layout.placed:
             whole, index = layout.placed[node]
             return array[(slice(None), *rows_of_part(whole, index))]
