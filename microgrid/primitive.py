@@ -16,6 +16,7 @@ import numpy as np
 from microgrid import recording, time_axis
 from microgrid.errors import MicrogridError, OperandError, OperandIndexError, OperandTypeError
 from microgrid.numpy_functions import NUMPY_FUNCTIONS
+from microgrid.outline import ShapeRule, outlined
 from microgrid.tensor import NO_PARAMS, PYTHON_NUMBERS, ArrayLike, Tensor, constant, describe
 from microgrid.time_axis import TimeRule
 
@@ -63,6 +64,8 @@ class Primitive:
         Whether the result shares the memory of the first operand; may depend on the params.
     batched : callable or None
         How it computes all timesteps at once; see time_axis.py.
+    shape_of : ShapeRule or None
+        For an operation that takes long, and whose result has the dtype that its operands have together.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Primitive:
     elementwise: bool = False
     view: bool | Callable[..., bool] = False
     batched: TimeRule | None = None
+    shape_of: ShapeRule | None = None
     differentiable: bool = field(init=False)
     """Whether any operand receives a gradient."""
 
@@ -129,11 +133,12 @@ def record(primitive: Primitive, operands: Iterable[ArrayLike], params: Mapping[
     cannot compute it.
     """
     nodes = tuple([x if isinstance(x, Tensor) else constant(x) for x in operands])
+    compute = outlined if recording.special_anywhere and recording.is_outlining() else Primitive.compute
     try:
-        value = primitive.compute([node.value for node in nodes], params)
+        value = compute(primitive, [node.value for node in nodes], params)
     except COMPUTING_ERRORS as error:
         value = value_after_error(primitive, nodes, params, error)
-    if recording.blocks_anywhere and not recording.is_recording():
+    if recording.special_anywhere and not recording.is_recording():
         return unrecorded(value, primitive, nodes, params)
     requires_grad = primitive.differentiable and any(node.requires_grad for node in nodes)
     result = Tensor(value, primitive, params=params, requires_grad=requires_grad)
@@ -185,6 +190,7 @@ def primitive(
     elementwise: bool = False,
     view: bool = False,
     batched: Callable[[Callable[..., Any]], TimeRule] | None = None,
+    shape_of: ShapeRule | None = None,
 ) -> Callable[[Callable[Signature, Any]], Callable[Signature, Tensor]]:
     """Declare the decorated forward function as a primitive.
 
@@ -209,6 +215,9 @@ def primitive(
     batched : callable, optional
         From the forward function to a rule that computes all timesteps at once; without one, a
         compiled program computes them one by one. See time_axis.py.
+    shape_of : callable, optional
+        From the operands' shapes to the result's, None if they do not fit: for an operation that takes
+        long, and whose result has the dtype that its operands have together. Compiling asks for shapes only.
 
     Examples
     --------
@@ -240,6 +249,7 @@ def primitive(
             elementwise=by_element,
             view=view,
             batched=over_all(forward) if over_all else None,
+            shape_of=shape_of,
         )
         recorder: Callable[..., Tensor]
         if declared.variadic:
@@ -278,13 +288,13 @@ def unary_recorder(declared: Primitive) -> Callable[..., Tensor]:
     def operation(x: ArrayLike) -> Tensor:
         if not isinstance(x, Tensor):
             x = constant(x)
+        if recording.special_anywhere:
+            return record(declared, (x,))
         value = x.value
         try:
             value = scalar(value) if type(value) in PYTHON_NUMBERS else forward(value)
         except COMPUTING_ERRORS as error:
             value = value_after_error(declared, (x,), NO_PARAMS, error)
-        if recording.blocks_anywhere and not recording.is_recording():
-            return unrecorded(value, declared, (x,), NO_PARAMS)
         return Tensor(value, declared, x, None, NO_PARAMS, differentiable and x.requires_grad)
 
     return operation
@@ -299,6 +309,8 @@ def binary_recorder(declared: Primitive) -> Callable[..., Tensor]:
             x = constant(x)
         if not isinstance(y, Tensor):
             y = constant(y)
+        if recording.special_anywhere:
+            return record(declared, (x, y))
         a, b = x.value, y.value
         try:
             if scalar is not None and type(a) in PYTHON_NUMBERS and type(b) in PYTHON_NUMBERS:
@@ -307,8 +319,6 @@ def binary_recorder(declared: Primitive) -> Callable[..., Tensor]:
                 value = forward(a, b)
         except COMPUTING_ERRORS as error:
             value = value_after_error(declared, (x, y), NO_PARAMS, error)
-        if recording.blocks_anywhere and not recording.is_recording():
-            return unrecorded(value, declared, (x, y), NO_PARAMS)
         return Tensor(value, declared, x, y, NO_PARAMS, differentiable and (x.requires_grad or y.requires_grad))
 
     return operation

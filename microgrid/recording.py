@@ -1,4 +1,4 @@
-"""Whether operations record what they do: no_grad, per thread."""
+"""Whether operations record what they do, and compute it: no_grad and outlines, per thread."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
-blocks_anywhere = 0  # read first: a plain global costs an operation next to nothing
+special_anywhere = 0
+"""In how many places recording is not the usual; read first: a plain global costs an operation next to nothing."""
 _lock = threading.Lock()
 _here = threading.local()
 
@@ -19,7 +20,7 @@ def is_recording() -> bool:
     ...     mg.is_recording()
     False
     """
-    return not blocks_anywhere or not getattr(_here, "blocks", 0)
+    return not special_anywhere or not getattr(_here, "blocks", 0)
 
 
 @contextlib.contextmanager
@@ -33,16 +34,40 @@ def no_grad() -> Iterator[None]:
     >>> y.requires_grad, y.operands
     (False, ())
     """
-    global blocks_anywhere
-    with _lock:
-        blocks_anywhere += 1
     _here.blocks = getattr(_here, "blocks", 0) + 1
+    try:
+        with special():
+            yield
+    finally:
+        _here.blocks -= 1
+
+
+@contextlib.contextmanager
+def outlines() -> Iterator[None]:
+    """Record without computing, in this thread: large values are of the right shape and dtype, and no more."""
+    _here.outlines = getattr(_here, "outlines", 0) + 1
+    try:
+        with special():
+            yield
+    finally:
+        _here.outlines -= 1
+
+
+def is_outlining() -> bool:
+    return bool(getattr(_here, "outlines", 0))
+
+
+@contextlib.contextmanager
+def special() -> Iterator[None]:
+    """Let every operation ask how it is to be recorded."""
+    global special_anywhere
+    with _lock:
+        special_anywhere += 1
     try:
         yield
     finally:
-        _here.blocks -= 1
         with _lock:
-            blocks_anywhere -= 1
+            special_anywhere -= 1
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 LAYERS = [
-    ["errors", "recording", "time_axis"],
+    ["errors", "recording", "time_axis", "outline"],
     ["numpy_functions"],
     ["backward"],
     ["tensor"],

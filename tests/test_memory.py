@@ -3,6 +3,7 @@
 import gc
 import itertools
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -12,8 +13,122 @@ from test_compiled import assert_same, differentiable, reduced, reference, seque
 
 import microgrid as mg
 from microgrid.compiled.whole import Whole
-from microgrid.execute import on_numpy
+from microgrid.execute import memory, on_numpy
 from microgrid.execute.memory import lay_out
+
+# --- inputs that are read where they are ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_random_graphs_that_read_inputs_in_place_equal_the_unrolled_ones(seed, monkeypatch):
+    monkeypatch.setattr(memory, "LARGE_ROW", 1)
+    random = RandomNetwork(seed, both_directions=seed % 4 > 0, steps=5)
+    net, leaves = random.tensors(numbers_as_floats=bool(seed % 2))
+    by, sequences = differentiable(net), random.sequences(net, leaves)
+    outputs, grads, state = reference(net, sequences, 5, wrt=by)
+    step = mg.compile(net, wrt=by)
+    for _ in range(2):
+        run = step(sequences, steps=5)
+        assert_same(run.outputs, outputs)
+        assert_same(dict(run.grads), grads)
+        assert_same(run.state, state)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_that_read_inputs_in_place_equal_the_unrolled_ones(name, monkeypatch):
+    monkeypatch.setattr(memory, "LARGE_ROW", 1)
+    monkeypatch.setattr(on_numpy, "CACHE_BYTES", 200)
+    net = reduced(NETWORKS[name]())
+    by, sequences = differentiable(net), sequences_for(net, 19, np.random.default_rng(0))
+    outputs, grads, state = reference(net, sequences, 19, wrt=by)
+    run = mg.compile(net, wrt=by)(sequences, steps=19)
+    assert_same(run.outputs, outputs)
+    assert_same(dict(run.grads), grads)
+    assert_same(run.state, state)
+
+
+def wide_rnn():
+    """An RNN whose input has rows of 4 KiB, and sequences for it that lie in memory in four ways."""
+    rng = np.random.default_rng(0)
+    x, h = mg.input(np.zeros((8, 64)), name="x"), mg.state(np.zeros((8, 3)), name="h")
+    W, U = (mg.parameter(0.1 * rng.normal(size=shape), name=name) for name, shape in (("W", (64, 3)), ("U", (3, 3))))
+    h.next = mg.tanh(x @ W + h @ U)
+    plain = rng.normal(size=(6, 8, 64))
+    larger = rng.normal(size=(12, 8, 128))
+    return mg.Graph(mg.time_mean(mg.sum(h.next**2))), {
+        "in order": plain,
+        "by columns": np.asfortranarray(plain[::-1]),
+        "with gaps": larger[::2, :, ::2],
+        "backwards": plain[::-1],
+    }
+
+
+@pytest.mark.parametrize("layout", ["in order", "by columns", "with gaps", "backwards"])
+def test_input_may_lie_in_memory_in_any_order(layout):
+    net, ways = wide_rnn()
+    step, x = mg.compile(net), ways[layout]
+    before = x.copy()
+    for each in (ways["in order"], x, x[:4], x):
+        outputs, grads, _ = reference(net, {"x": each}, len(each), wrt=net.parameters)
+        run = step(x=each)
+        assert_same(run.outputs, outputs)
+        assert_same(dict(run.grads), grads)
+    np.testing.assert_array_equal(x, before)
+
+
+def test_large_inputs_are_not_copied():
+    net, ways = wide_rnn()
+    step, x = mg.compile(net), np.tile(ways["in order"], (50, 1, 1))
+    step(x=x)
+    (program,) = (whole.program for whole in step.programs.values())
+    (workspace,) = program.idle[len(x)]
+    assert workspace.nbytes < x.nbytes / 4
+
+
+def test_inputs_are_not_held():
+    net, ways = wide_rnn()
+    step, x = mg.compile(net), ways["in order"].copy()
+    step(x=x)
+    gone = weakref.ref(x)
+    del x
+    gc.collect()
+    assert gone() is None
+
+
+def test_failed_run_does_not_hold_its_input():
+    fails = []
+
+    @mg.primitive(vjp=lambda g, out, value: g)
+    def breaking(value):
+        if fails:
+            raise KeyboardInterrupt
+        return value
+
+    net, ways = wide_rnn()
+    step, x = mg.compile(mg.Graph(breaking(net.output)), wrt=()), ways["in order"].copy()
+    step(x=x)
+    fails.append(True)
+    try:
+        step(x=x)
+    except KeyboardInterrupt:
+        interrupted = True
+    gone = weakref.ref(x)
+    del x
+    gc.collect()
+    assert interrupted
+    assert gone() is None
+
+
+def test_input_that_a_loop_reads_row_by_row_is_copied():
+    x, h = mg.input(np.zeros((8, 64)), name="x"), mg.state(np.zeros((8, 64)), name="h")
+    h.next = mg.maximum(h * x, mg.tanh(x))
+    layout = lay_out(mg.schedule(mg.Graph(mg.last(h.next))))
+    assert layout.buffer[x].kind == "kept"
+    k = mg.state(np.zeros((8, 64)), name="k")
+    k.next = mg.maximum(k, mg.tanh(x))
+    layout = lay_out(mg.schedule(mg.Graph(mg.last(k.next))))
+    assert layout.buffer[x].kind == "given"
+
 
 # --- chunks of timesteps ------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from microgrid import rewrite
+from microgrid import recording, rewrite
 from microgrid.compiled.shapes import Recorded
 from microgrid.differentiate import gradients, gradients_from
 from microgrid.errors import CausalityError
@@ -41,10 +41,11 @@ class Segments:
         self.reductions = reductions_of(network)
         known = set(network.states)
         self.states = [*network.states, *(state for state in network.graph.states if state not in known)]
-        self.build_forward()
-        self.build_end()
-        self.build_backward()
-        self.build_beginning()
+        with recording.outlines():
+            self.build_forward()
+            self.build_end()
+            self.build_backward()
+            self.build_beginning()
 
     # --- programs ---
 

@@ -69,7 +69,7 @@ def recorded_for(
         If the network cannot compute with these shapes.
     """
     wanted = Graph(*graph.outputs, *wrt, *graph.states)
-    rows = [array[0] for array in arrays]
+    rows = [array[0].copy() for array in arrays]  # a view would hold on to the user's array
     given = {graph.names[state]: held_for(graph.names[state], start) for state, start in starts.items()}
     made: dict[Tensor, Tensor] = {}
     copy = recorded(graph, wanted, rows, {s: given[graph.names[s]] for s in starts}, length, made)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from microgrid import rewrite
+from microgrid import recording, rewrite
 from microgrid.compiled.shapes import Recorded
 from microgrid.differentiate import gradients
 from microgrid.execute.on_numpy import Program
@@ -27,7 +27,8 @@ class Whole:
     def __init__(self, network: Recorded, *, simplify: bool = True) -> None:
         grads: list[Tensor] = []
         if network.loss is not None:
-            found = gradients(network.graph, network.outputs[network.loss], network.wrt)
+            with recording.outlines():
+                found = gradients(network.graph, network.outputs[network.loss], network.wrt)
             grads = [found[node] for node in network.wrt]
             for node, grad in zip(network.wrt, grads, strict=True):
                 if grad.name is None and grad.primitive is not None:

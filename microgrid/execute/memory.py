@@ -25,8 +25,9 @@ from microgrid.tensor import Tensor
 CONCATENATE, TRANSPOSE = primitive_of(concatenate), primitive_of(transpose)
 MATMUL = primitive_of(matmul)
 
-Kind = Literal["kept", "chunk", "step"]
-"""How long rows live: for the whole run, for one chunk of timesteps, or for one timestep of a loop."""
+Kind = Literal["given", "kept", "chunk", "step"]
+"""How long rows live: as long as the user's own array, for the whole run, for one chunk of timesteps, or for one
+timestep of a loop."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -282,6 +283,27 @@ def choose_kinds(layout: Layout, share: bool) -> None:
             buffer.kind = "chunk"
         else:
             buffer.kind = "step"
+    if share:
+        in_rows = read_row_by_row(layout)
+        for node in graph.inputs:
+            buffer = layout.buffer[node]
+            if buffer.row_bytes >= LARGE_ROW and id(buffer) not in in_rows and id(buffer) not in outputs:
+                buffer.kind = "given"
+
+
+LARGE_ROW = 1024
+"""From how many bytes on an input's row is read where it is, if no loop reads it: to copy less is faster."""
+
+
+def read_row_by_row(layout: Layout) -> set[int]:
+    """The buffers that loops read one row at a time, by identity."""
+    found: set[int] = set()
+    for _, _, block in blocks_of(layout):
+        for node in block.nodes if block.kind == "loop" else ():
+            joined = node.primitive is CONCATENATE and layout.buffer[node].kind != "step"  # copied before the loop
+            if not joined and not isinstance(node, State):
+                found.update(id(layout.buffer[operand]) for operand in node.operands if operand in layout.buffer)
+    return found
 
 
 def allocate(layout: Layout, share: bool) -> None:
@@ -317,6 +339,8 @@ def allocate(layout: Layout, share: bool) -> None:
     free: dict[Allocation, list[int]] = {}
 
     def take(buffer: Buffer) -> None:
+        if buffer.kind == "given":
+            return
         wanted = Allocation(buffer.kind, buffer.row_bytes, buffer.state is not None)
         if free.get(wanted):
             buffer.slot = free[wanted].pop()
@@ -325,6 +349,8 @@ def allocate(layout: Layout, share: bool) -> None:
             layout.allocations.append(wanted)
 
     def release(buffer: Buffer) -> None:
+        if buffer.kind == "given":
+            return
         held = Allocation(buffer.kind, buffer.row_bytes, buffer.state is not None)
         free.setdefault(held, []).append(buffer.slot)
 

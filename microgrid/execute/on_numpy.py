@@ -147,7 +147,7 @@ def chunk_length(phase: Phase, layout: Layout, steps: int) -> int:
     return min(steps, max(LEAST_CHUNK, CACHE_BYTES // max(1, row_bytes)))
 
 
-CACHE_BYTES = 1 << 21
+CACHE_BYTES = 1 << 19
 """What a chunk of timesteps may occupy. Between half a megabyte and many, measured times differ by a few percent."""
 
 LEAST_CHUNK = 8
@@ -171,8 +171,11 @@ class Workspace:
         ]
         self.made: dict[Any, Any] = {}
         self.seen: dict[Tensor, Array] = {}
+        self.of_given: list[tuple[list[Any], int, View, int, int, Phase]] = []
         self.held: list[Array] = []  # arrays of static values
-        self.inputs = [(node, self.rows(node, 0, steps)) for node in program.graph.inputs]
+        inputs, buffer = program.graph.inputs, program.layout.buffer
+        self.given = [node for node in inputs if buffer[node].kind == "given"]
+        self.inputs = [(node, self.rows(node, 0, steps)) for node in inputs if buffer[node].kind != "given"]
         self.calls = list(self.all_calls())
         slots = program.slots
         self.outputs = [
@@ -181,7 +184,7 @@ class Workspace:
         ]
         self.held_ids = set(map(id, self.held))
         self.made.clear()
-        self.seen.clear()
+        self.seen = {}
 
     @property
     def nbytes(self) -> int:
@@ -199,9 +202,22 @@ class Workspace:
         for leaf, value in given.items():
             if leaf in program.slots:
                 values[program.slots[leaf]] = value
-        for function, arguments in self.calls:
-            function(values, *arguments)
+        if self.of_given:
+            self.view_given(sequences)
+        try:
+            for function, arguments in self.calls:
+                function(values, *arguments)
+        finally:
+            for arguments, index, *_ in self.of_given:
+                arguments[index] = None  # the array is its user's
         return values
+
+    def view_given(self, sequences: Mapping[Tensor, Any]) -> None:
+        """Let the calls see the sequences that are read where they are."""
+        self.seen = {node: np.ascontiguousarray(sequences[node]) for node in self.given}
+        for arguments, index, view, a, b, phase in self.of_given:
+            arguments[index] = self.resolved(view, a, b, phase)
+        self.seen = {}
 
     def run(self, sequences: Mapping[Tensor, Any], given: Mapping[Tensor, Any]) -> list[Any]:
         """The values of the outputs; arrays that share memory with nothing."""
@@ -222,7 +238,7 @@ class Workspace:
         for (phase, steps), chunk in zip(self.program.steps, self.chunks, strict=True):
             if phase.once:
                 for step in steps:
-                    yield step.run, [self.resolve(view, 0, self.steps, phase) for view in step.views]
+                    yield step.run, self.arguments(step, 0, self.steps, phase)
                 continue
             chunks = [(a, min(a + chunk, self.steps)) for a in range(0, self.steps, chunk)]
             if phase.reverse:
@@ -230,7 +246,7 @@ class Workspace:
             carried = list(self.carried(phase))
             for step in steps:
                 if step.when == "start":
-                    yield step.run, [self.resolve(view, *chunks[0], phase) for view in step.views]
+                    yield step.run, self.arguments(step, *chunks[0], phase)
             for number, (a, b) in enumerate(chunks):
                 if number:
                     before = chunks[number - 1]
@@ -238,7 +254,7 @@ class Workspace:
                         yield carry, self.border_rows(buffer, before, (a, b))
                 for step in steps:
                     if step.when == "chunk":
-                        yield step.run, [self.resolve(view, a, b, phase) for view in step.views]
+                        yield step.run, self.arguments(step, a, b, phase)
 
     def carried(self, phase: Phase) -> list[Buffer]:
         """The buffers of a phase whose last row must reach the next chunk."""
@@ -267,7 +283,7 @@ class Workspace:
         """The rows of a node for the timesteps from a to b, as one array."""
         kind = self.program.layout.buffer[node].kind
         rows = self.all_rows(node)
-        return rows[a:b] if kind == "kept" else rows[: b - a] if kind == "chunk" else rows
+        return rows[: b - a] if kind == "chunk" else rows if kind == "step" else rows[a:b]
 
     def all_rows(self, node: Tensor) -> Array:
         """The rows of a node for as many timesteps as its buffer holds."""
@@ -288,6 +304,18 @@ class Workspace:
             whole, index = layout.placed[node]
             return array[(slice(None), *rows_of_part(whole, index))]
         return array
+
+    def arguments(self, step: Step, a: int, b: int, phase: Phase) -> list[Any]:
+        """What a block's function is given on the timesteps from a to b; None for what comes with the run."""
+        found: list[Any] = []
+        for view in step.views:
+            buffer = self.program.layout.buffer.get(view.node)
+            if buffer is not None and buffer.kind == "given" and view.form != "steps":
+                self.of_given.append((found, len(found), view, a, b, phase))
+                found.append(None)
+            else:
+                found.append(self.resolve(view, a, b, phase))
+        return found
 
     def resolve(self, view: View, a: int, b: int, phase: Phase) -> Any:
         """What a block's function is given for a view, on the timesteps from a to b."""

@@ -53,7 +53,13 @@ def matmul_over_time(forward: Any) -> TimeRule:
     return rule
 
 
-@primitive(np.matmul, vjp=(matmul_vjp_x, matmul_vjp_y), label="@", batched=matmul_over_time)
+def matmul_shape(x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...] | None:
+    if not x or not y or x[-1] != y[-2:][0]:
+        return None
+    return (*np.broadcast_shapes(x[:-2], y[:-2]), *x[-2:-1], *(y[-1:] if len(y) > 1 else ()))
+
+
+@primitive(np.matmul, vjp=(matmul_vjp_x, matmul_vjp_y), label="@", batched=matmul_over_time, shape_of=matmul_shape)
 def matmul(x: Any, y: Any) -> Any:
     """Matrix product, with `np.matmul`'s rules: (..., n, k) @ (..., k, m) → (..., n, m).
 

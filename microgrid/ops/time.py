@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from microgrid.ops.index import getitem, getitem_vjp
+from microgrid.outline import ShapeRule
 from microgrid.primitive import Primitive, Rule, record
 from microgrid.tensor import ArrayLike, Tensor
 
@@ -33,9 +34,10 @@ def reduction(
     vjp_of: Callable[[int], Rule],
     label: str,
     reads: Callable[[list[Any]], list[Any]] = lambda steps: steps,
+    shape_of: ShapeRule | None = None,
 ) -> Primitive:
     """A reduction over time; `reads` picks the timesteps it needs."""
-    return Primitive(name, forward, vjp_of=vjp_of, label=label, over_time=reads, variadic=True)
+    return Primitive(name, forward, vjp_of=vjp_of, label=label, over_time=reads, variadic=True, shape_of=shape_of)
 
 
 TIME_SUM = reduction("time_sum", sum_of, lambda index: lambda g, out, steps: g, "Σ over t")
@@ -88,6 +90,7 @@ TIME_MATMUL = reduction(
     of_pairs(lambda x, y: x.T @ y),
     pair_vjp_of(lambda g, x, y: y @ g.T, lambda g, x, y: x @ g),
     "Σ xᵀy over t",
+    shape_of=lambda x, y: (x[1], y[1]),
 )
 TIME_DOT = reduction(
     "time_dot",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+from microgrid import recording
 from microgrid.graph import Graph
 from microgrid.rebuild import Made, kept, rebuilt
 from microgrid.tensor import Tensor
@@ -43,4 +44,5 @@ def together(graph: Graph, *rewrites: Rewrite) -> Graph:
                 return new
         return kept(node, made)
 
-    return rebuilt(graph, remake)
+    with recording.outlines():
+        return rebuilt(graph, remake)
