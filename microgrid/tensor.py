@@ -387,6 +387,17 @@ def is_number(node: Tensor) -> bool:
     )
 
 
+def is_fixed_number(node: Tensor) -> bool:
+    """Whether a node is a number of Python or NumPy, which cannot change and of which nobody asks the gradient."""
+    return is_number(node) or (
+        type(node) is Tensor
+        and node.primitive is None
+        and not node.requires_grad
+        and node._name is None
+        and isinstance(node.value, np.generic)
+    )
+
+
 def number_array(value: Any) -> Any:
     """`value` as an array of numbers, or an error that says what was found."""
     if isinstance(value, np.ndarray | np.generic):

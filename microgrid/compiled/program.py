@@ -24,7 +24,7 @@ from microgrid.leaves import Input
 from microgrid.ops.time import TIME_STACK, is_spread_over_time
 from microgrid.schedule import Schedule
 from microgrid.sequences import by_input_name, initial_values, number_of_steps, sequence_array
-from microgrid.tensor import ArrayLike, Tensor, is_number
+from microgrid.tensor import ArrayLike, Tensor, is_fixed_number
 
 SHAPES_KEPT = 16
 """For how many combinations of shapes a compiled network keeps its program."""
@@ -55,11 +55,13 @@ class Compiled:
         self.checkpoint_every = checkpoint_every
         self.names = {node: graph.names[node] for node in (*self.wrt, *graph.states)}
         self.inputs = [(graph.names[node], node) for node in graph.inputs]
+        self.wrt_names = [self.names[node] for node in self.wrt]
+        self.floats = [self.names[node] for node in self.wrt if type(node.value) is float]
         self.output_names = [graph.names[output] for output in graph.outputs]
         self.state_names = [graph.names[state] for state in graph.states]
         leaves = [node for node in graph.nodes if node.primitive is None and not isinstance(node, Input)]
-        self.numbers = [node for node in leaves if is_number(node)]
-        self.arrays = [node for node in leaves if not is_number(node)]
+        self.numbers = [node for node in leaves if is_fixed_number(node)]
+        self.arrays = [node for node in leaves if not is_fixed_number(node)]
         self.shaped_by_length = any(node.primitive is TIME_STACK or is_spread_over_time(node) for node in graph.nodes)
         self.programs: dict[Any, Whole | Segments] = {}
         self.familiar: dict[Any, tuple[Any, int, Whole | Segments]] = {}
@@ -137,21 +139,22 @@ class Compiled:
         if arrays and not starts and mask is None and all(given.get(name) is x for name, x in by_name.items()):
             if len(self.familiar) >= SHAPES_KEPT:
                 self.familiar.clear()
-            self.familiar[tuple([(x.shape, x.dtype) for x in arrays])] = self.leaf_values(), length, program
+            key = tuple([each for x in arrays for each in (x.shape, x.dtype)])
+            self.familiar[key] = self.leaf_values(), length, program
         return self.result(*program.run(length, by_name, given_starts))
 
     def known(self, given: Mapping[str, Any]) -> tuple[int, Whole | Segments] | None:
         """The length and program of sequences just like some that were checked before; a run costs microseconds."""
         if len(given) != len(self.inputs):
             return None
-        try:
-            key = tuple([(given[name].shape, given[name].dtype) for name, _ in self.inputs])
-        except (KeyError, AttributeError):
-            return None
-        found = self.familiar.get(key)
-        if found is None or found[0] != self.leaf_values() or any(type(x) is not np.ndarray for x in given.values()):
-            return None
-        return found[1:]
+        key: list[Any] = []
+        for name, _ in self.inputs:
+            array = given.get(name)
+            if type(array) is not np.ndarray:
+                return None
+            key += array.shape, array.dtype
+        found = self.familiar.get(tuple(key))
+        return None if found is None or found[0] != self.leaf_values() else found[1:]
 
     def leaf_values(self) -> tuple[list[Any], list[Any]]:
         """What of the leaves is part of the program: the shapes of arrays, and numbers."""
@@ -159,13 +162,13 @@ class Compiled:
 
     def result(self, outputs: list[Any], grads: list[Any], ends: list[Any]) -> Run:
         """What a run gave, by name."""
-        found = {
-            self.names[node]: float(grad) if type(node.value) is float and np.ndim(grad) == 0 else grad
-            for node, grad in zip(self.wrt, grads, strict=True)
-        }
+        by_name = dict(zip(self.wrt_names, grads, strict=True))
+        for name in self.floats:
+            if np.ndim(by_name[name]) == 0:
+                by_name[name] = float(by_name[name])
         return Run(
             dict(zip(self.output_names, outputs, strict=True)),
-            Gradients(self.names, found),
+            Gradients(self.names, by_name),
             dict(zip(self.state_names, ends, strict=True)),
             self.wrt,
         )

@@ -45,6 +45,8 @@ class Whole:
             for node, grad in zip(network.wrt, found_graph.outputs[len(network.outputs) :], strict=False)
         ]
 
+        self.repeats = any(self.repeated)
+
     def operands(
         self, sequences: Mapping[str, Any], starts: Mapping[str, Any]
     ) -> tuple[dict[Tensor, Any], dict[Tensor, Any]]:
@@ -59,7 +61,7 @@ class Whole:
         values = self.program.run(length, *self.operands(sequences, starts))
         count, grads = self.counts
         found = values[count : count + grads]
-        if any(self.repeated):
+        if self.repeats:
             found = [
                 np.repeat(np.asarray(grad)[None], length, axis=0) if repeated else grad
                 for grad, repeated in zip(found, self.repeated, strict=True)

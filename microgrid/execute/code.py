@@ -148,6 +148,8 @@ def write_block(block: Block, layout: Layout, slots: Mapping[Tensor, int]) -> St
     code = Code(layout, slots, vector=block.kind == "loop" and has_one_row(block, layout))
     inside = set(block.nodes)
     for node in block.nodes:
+        if node in layout.fixed:
+            continue
         if block.kind == "once":
             write_once(node, code)
         elif is_filled_at_start(node) or is_view(node):
@@ -161,6 +163,18 @@ def write_block(block: Block, layout: Layout, slots: Mapping[Tensor, int]) -> St
     loop = block.kind == "loop"
     run, views = code.compiled(loop)
     return Step(run, views, "once" if block.kind == "once" else "chunk", block, code.source(loop))
+
+
+def write_fixed(layout: Layout, slots: Mapping[Tensor, int]) -> Step | None:
+    """The function of all that follows from numbers and the number of timesteps: it runs once per length."""
+    code = Code(layout, slots)
+    for node in layout.graph.nodes:
+        if node in layout.fixed:
+            write_once(node, code)
+    if not code.lines:
+        return None
+    run, views = code.compiled()
+    return Step(run, views, "once", None, code.source(False))
 
 
 def static_call(node: Tensor, code: Code, operands: Sequence[str]) -> str:

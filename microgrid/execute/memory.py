@@ -20,7 +20,7 @@ from microgrid.ops.shape import concatenate, transpose
 from microgrid.ops.time import is_spread_over_time
 from microgrid.primitive import primitive_of
 from microgrid.schedule import Block, Schedule
-from microgrid.tensor import Tensor
+from microgrid.tensor import Tensor, is_fixed_number
 
 CONCATENATE, TRANSPOSE = primitive_of(concatenate), primitive_of(transpose)
 MATMUL = primitive_of(matmul)
@@ -149,6 +149,8 @@ class Layout:
         For every varying node that has rows of its own or shares those of another.
     placed : dict of Tensor → (concatenation, number of the part)
         Nodes that are written straight into their place in a concatenation.
+    fixed : set of Tensor
+        Static nodes that follow from numbers and the number of timesteps alone.
     copied : set of Tensor
         Transposed weights that a loop multiplies matrices with: worth a copy, once a run.
     allocations : list of Allocation
@@ -158,6 +160,7 @@ class Layout:
     phases: list[Phase]
     buffer: dict[Tensor, Buffer] = field(default_factory=dict)
     placed: dict[Tensor, tuple[Tensor, int]] = field(default_factory=dict)
+    fixed: set[Tensor] = field(default_factory=set)
     copied: set[Tensor] = field(default_factory=set)
     allocations: list[Allocation] = field(default_factory=list)
 
@@ -171,6 +174,7 @@ def lay_out(schedule: Schedule, *, share: bool = True) -> Layout:
     layout = Layout(graph, phases(schedule))
     place_parts(layout, share)
     assign_buffers(layout)
+    layout.fixed = known_by_length(graph)
     layout.copied = transposed_in_loops(layout)
     choose_kinds(layout, share)
     allocate(layout, share)
@@ -243,6 +247,17 @@ def assign_buffers(layout: Layout) -> None:
     for node in graph.nodes:
         if node in graph.varying and is_view(node):
             layout.buffer[node] = layout.buffer[node.operands[0]]
+
+
+def known_by_length(graph: Graph) -> set[Tensor]:
+    """The operations on numbers alone, such as the number of elements in a mean over time."""
+    found: set[Tensor] = set()
+    for node in graph.nodes:
+        if node.primitive is not None and not isinstance(node, State):
+            fixed = node not in graph.varying and all(x in found or is_fixed_number(x) for x in node.operands)
+            if fixed and node.operands:
+                found.add(node)
+    return found
 
 
 def transposed_in_loops(layout: Layout) -> set[Tensor]:

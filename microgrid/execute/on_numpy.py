@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from microgrid.execute.code import Array, Code, Step, View, write_block
+from microgrid.execute.code import Array, Code, Step, View, write_block, write_fixed
 from microgrid.execute.memory import Buffer, Layout, Phase, is_view, lay_out, raw, rows_of_part, shaped
 from microgrid.graph import Graph
 from microgrid.leaves import Input, State
@@ -21,7 +21,7 @@ from microgrid.ops.elementwise import positive
 from microgrid.ops.time import is_spread_over_time
 from microgrid.rebuild import kept, rebuilt
 from microgrid.schedule import schedule
-from microgrid.tensor import Tensor, is_number
+from microgrid.tensor import Tensor, is_fixed_number
 from microgrid.time_axis import aligned
 
 # --- the program ---------------------------------------------------------------------------------------
@@ -67,8 +67,9 @@ class Program:
         static = [node for node in graph.nodes if node not in graph.varying]
         self.slots = {node: i for i, node in enumerate(static)}
         leaves = [(self.slots[node], node) for node in static if node.primitive is None]
-        self.leaves = [(slot, leaf) for slot, leaf in leaves if not is_number(leaf)]
-        self.constants = [node.value if is_number(node) else None for node in static]
+        self.leaves = [(slot, leaf) for slot, leaf in leaves if not is_fixed_number(leaf)]
+        self.constants = [node.value if is_fixed_number(node) else None for node in static]
+        self.fixed = write_fixed(layout, self.slots)
         self.steps: list[tuple[Phase, list[Step]]] = []
         for phase in layout.phases:
             written = [write_block(block, layout, self.slots) for block in phase.blocks]
@@ -103,13 +104,15 @@ class Program:
 
     def give_back(self, workspace: Workspace) -> None:
         """Keep a workspace for the next run of its length, and those of other lengths while they are few and small."""
-        if workspace.steps not in self.idle:
+        held = self.idle.get(workspace.steps)
+        if held is None:
             room = BYTES_KEPT - workspace.nbytes
             for number, steps in enumerate(reversed(list(self.idle)), start=1):  # the latest first
                 room -= sum(each.nbytes for each in tuple(self.idle.get(steps, ())))
                 if number >= LENGTHS_KEPT or room < 0:
                     self.idle.pop(steps, None)
-        self.idle.setdefault(workspace.steps, collections.deque(maxlen=2)).append(workspace)
+            held = self.idle.setdefault(workspace.steps, collections.deque(maxlen=2))
+        held.append(workspace)
 
     def run(self, steps: int, sequences: Mapping[Tensor, Any], given: Mapping[Tensor, Any] = NOTHING) -> list[Any]:
         """The values of the graph's outputs, (time, *shape) for those that vary; nothing else holds on to them.
@@ -176,13 +179,14 @@ class Workspace:
         inputs, buffer = program.graph.inputs, program.layout.buffer
         self.given = [node for node in inputs if buffer[node].kind == "given"]
         self.inputs = [(node, self.rows(node, 0, steps)) for node in inputs if buffer[node].kind != "given"]
+        self.constants = self.known_values()
         self.calls = list(self.all_calls())
         slots = program.slots
         self.outputs = [
             (slots.get(output, -1), None if output in slots else self.rows(output, 0, steps))
             for output in program.graph.outputs
         ]
-        self.held_ids = set(map(id, self.held))
+        self.held_ids = set(map(id, [*self.held, *self.constants]))
         self.made.clear()
         self.seen = {}
 
@@ -196,7 +200,7 @@ class Workspace:
         program = self.program
         for node, array in self.inputs:
             array[...] = sequences[node]
-        values: list[Any] = program.constants.copy()
+        values: list[Any] = self.constants.copy()
         for slot, leaf in program.leaves:
             values[slot] = leaf.value
         for leaf, value in given.items():
@@ -222,7 +226,7 @@ class Workspace:
     def run(self, sequences: Mapping[Tensor, Any], given: Mapping[Tensor, Any]) -> list[Any]:
         """The values of the outputs; arrays that share memory with nothing."""
         values = self.compute(sequences, given)
-        not_new = {id(values[slot]) for slot, _ in self.program.leaves} | self.held_ids
+        not_new = self.held_ids.union([id(values[slot]) for slot, _ in self.program.leaves])
         results: list[Any] = []
         for slot, rows in self.outputs:
             result = values[slot] if rows is None else rows
@@ -231,6 +235,15 @@ class Workspace:
             not_new.add(id(result))
             results.append(result)
         return results
+
+    def known_values(self) -> list[Any]:
+        """The static values by slot, as far as they follow from numbers and the number of timesteps."""
+        values: list[Any] = self.program.constants.copy()
+        fixed = self.program.fixed
+        if fixed is not None:
+            phase = Phase((), reverse=False)
+            fixed.run(values, *self.arguments(fixed, 0, self.steps, phase))
+        return values
 
     # --- calls ---
 
