@@ -65,11 +65,7 @@ ENGINES = {
     for engine in (
         Engine("microgrid", "microgrid", "microgrid", "microgrid_programs:compiled"),
         Engine("numpy", "NumPy by hand", "numpy", "by_hand:numpy_by_hand", cells=("RNN", "LSTM")),
-        Engine(
-            *("gemms", "GEMMs alone", "numpy", "by_hand:gemms_alone"),
-            cells=("RNN", "LSTM"),
-            computes_gradients=False,
-        ),
+        Engine("gemms", "GEMMs alone", "numpy", "by_hand:gemms_alone", computes_gradients=False),
         Engine("torch.nn", "torch.nn", "torch", "torch_programs:torch_nn", cells=("RNN", "LSTM", "GRU")),
         Engine("torch-loop", "torch loop", "torch", "torch_programs:torch_loop"),
         Engine(

@@ -23,7 +23,8 @@ from .cases import Array, Arrays, Case
 from .engines import Engine
 
 TOLERANCE = 1e-5  # relative to the largest entry of each gradient
-TURN_SECONDS = 0.02  # at least so long each engine runs when it is its turn
+TURN_SECONDS = 0.1  # so long each engine is timed when it is its turn,
+WARM_SECONDS = 0.1  # and so long it runs before: threads that have slept wake up on one core, and part in time
 PAUSE_SECONDS = 0.04  # until the threads of the engine before have stopped spinning
 LEFT_TO_OPENBLAS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")  # the choice of kernels and blocks
 Say = Callable[[str], None]
@@ -142,14 +143,20 @@ def serve_steps(parent: Connection, engine: Engine, case: Case) -> None:
     first = time.perf_counter() - begin
     parent.send((first, program.gradients(result)))
     del result
-    begin = time.perf_counter()
-    step()
-    repeats = math.ceil(TURN_SECONDS / (time.perf_counter() - begin))
     while parent.recv():
+        timed(step, WARM_SECONDS)
+        parent.send(statistics.median(timed(step, TURN_SECONDS)))
+
+
+def timed(step: Callable[[], Any], seconds: float) -> list[float]:
+    """The time of each step, as often as fits into so many seconds; once in any case."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
         begin = time.perf_counter()
-        for _ in range(repeats):
-            step()
-        parent.send((time.perf_counter() - begin) / repeats)
+        step()
+        times.append(time.perf_counter() - begin)
+    return times
 
 
 def serve_variants(parent: Connection, case: Case) -> None:

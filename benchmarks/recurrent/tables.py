@@ -158,6 +158,10 @@ def bounds(results: Results) -> list[str]:
     for peer in ("torch-loop", "torch-compile"):
         found = speedup("peephole", peer)
         lines.append(at_least(f"peephole: 3 × as fast as {ENGINES[peer].title}, at every size", found, 3))
+        floor = ratios(results, "peephole", peer, "gemms")
+        if floor:
+            each = ", ".join(f"{ratio:.1f}" for ratio in floor.values())
+            lines.append(f"- peephole: {ENGINES[peer].title} ÷ GEMMs alone, the most that is possible: {each}")
     for cell in cells_in(results):
         found = {
             case.size: 1e3 * beyond_one_run(measured["microgrid"])
