@@ -264,6 +264,26 @@ def test_rnn_with_gradients_keeps_few_rows_for_the_whole_sequence():
     assert kept <= inputs + 5 * 8 * (2 * 4)
 
 
+def test_part_of_a_join_that_is_read_in_another_shape_too():
+    """A place in a wider row has gaps, over which no view of another shape can reach."""
+    rng = np.random.default_rng(0)
+    x, h = mg.input(np.zeros((3, 4)), name="x"), mg.state(np.zeros((3, 4)), name="h")
+    U = mg.parameter(rng.normal(size=(8, 4)), name="U")
+    for shape in ((6, 2), (3, 2, 2), (12,), (1, 3, 4), (3, 4, 1)):
+        h = mg.state(np.zeros((3, 4)), name="h")
+        y = mg.tanh(h * 0.5 + x)
+        joined = mg.concatenate([y, mg.sin(h)], axis=1)
+        rest = mg.sum(mg.sin(mg.reshape(y, shape))) + mg.sum(mg.cos(mg.reshape(h, shape)))
+        h.next = mg.tanh(joined @ U) + 0.01 * rest
+        state_joined = mg.concatenate([x, h], axis=1)
+        net = mg.Graph(mg.time_sum(mg.sum(h.next**2)) + mg.time_sum(mg.sum(mg.tanh(state_joined))))
+        xs = rng.normal(size=(5, 3, 4))
+        outputs, grads, _ = reference(net, {"x": xs}, 5, wrt=net.parameters)
+        run = mg.compile(net)(x=xs)
+        assert_same(run.outputs, outputs)
+        assert_same(dict(run.grads), grads)
+
+
 def test_without_sharing_every_node_has_memory_that_lasts():
     graph = program_of(NETWORKS["lstm"](), wrt=()).graph
     layout = lay_out(mg.schedule(graph), share=False)

@@ -24,10 +24,12 @@ REWRITES = {
         *(rewrite.squares, rewrite.means_as_sums, rewrite.without_broadcasts, rewrite.merge_neighbours),
         *(rewrite.scale_before_slicing, rewrite.join_scatters, rewrite.distribute_over_parts, flat_joins),
         *(rewrite.join_single_rows, rewrite.slice_weights, rewrite.share_factors, rewrite.negate_outside),
+        *(rewrite.factors_outside, rewrite.interpolations, rewrite.merge_products_by_one),
     )
 }
 FIRST_ROUND = [  # of rewrite.network, then again and again the three that feed each other
-    *("merge_repeated", "squares", "means_as_sums", "sigmoid_by_tanh", "merge_products", "hoist_terms"),
+    *("merge_repeated", "squares", "means_as_sums", "sigmoid_by_tanh", "merge_products", "interpolations"),
+    "hoist_terms",
     *("merge_neighbours", "scale_before_slicing", "scale_weights") * 3,
     *("hoist_terms", "join_single_rows"),
 ]
@@ -36,7 +38,10 @@ OF_THE_JOINT_GRAPH = [  # rewrite.program
     *(
         "hoist_terms",
         "negate_outside",
+        "factors_outside",
         "share_factors",
+        "factors_outside",
+        "merge_products_by_one",
         "static_factors_last",
         "contract_over_time",
         "fold_constants",
@@ -101,6 +106,76 @@ def test_factor_shared_by_two_terms_multiplies_once_in_the_loop():
     assert in_loops(shared, "multiply") < in_loops(joint, "multiply")
     assert in_loops(shared, "negative") == 0 < in_loops(joint, "negative")
     assert_rewritten_equally(shared, joint, {"x": np.random.default_rng(1).normal(size=(3, 1, 3))})
+
+
+def test_gate_between_old_and_new_takes_three_operations():
+    def network(mix):
+        x, h = mg.input(np.ones((2, 3)), name="x"), mg.state(np.zeros((2, 3)), name="h")
+        h.next = mix(mg.sigmoid(x + h), mg.tanh(x - h), h)
+        return mg.Graph(h.next)
+
+    sequences = {"x": np.random.default_rng(0).normal(size=(3, 2, 3))}
+    for mix in (lambda z, n, h: (1 - z) * n + z * h, lambda z, n, h: z * h + n * (1.0 - z)):
+        graph = network(mix)
+        rewritten = rewrite.interpolations(graph)
+        assert count(rewritten, "multiply") == count(graph, "multiply") - 1
+        assert_rewritten_equally(rewritten, graph, sequences)
+    for other in (
+        lambda z, n, h: (2 - z) * n + z * h,
+        lambda z, n, h: (1 - z) * n + n * h,
+        lambda z, n, h: (z - 1) * n + z * h,
+        lambda z, n, h: (1 - z[:1]) * n + z[:1] * h,
+    ):
+        graph = network(other)
+        assert not changed(rewrite.interpolations(graph), graph)
+
+
+def test_factors_from_outside_are_multiplied_outside_also_where_others_read_the_product():
+    x, h = mg.input(np.ones((2, 3)), name="x"), mg.state(np.ones((2, 3)), name="h")
+    a, b, c = mg.sin(x), mg.cos(x), weight("c", 3)
+    inner = a * h
+    h.next = mg.tanh(inner + c * (b * inner))
+    graph = mg.Graph(h.next)
+    rewritten = rewrite.factors_outside(graph)
+    assert (in_loops(graph, "multiply"), in_loops(rewritten, "multiply")) == (3, 2)
+    assert_rewritten_equally(rewritten, graph, {"x": np.random.default_rng(0).normal(size=(3, 2, 3))})
+    shared = rewrite.share_factors(rewritten)
+    assert (in_loops(shared, "multiply"), in_loops(shared, "add")) == (1, 0)  # a·h has no other reader any more
+    assert_rewritten_equally(shared, graph, {"x": np.random.default_rng(1).normal(size=(3, 2, 3))})
+
+
+def test_term_and_its_multiple_are_one_product():
+    x, h = mg.input(np.ones((2, 3)), name="x"), mg.state(np.ones((2, 3)), name="h")
+    h.next = h + mg.sin(x) * h
+    graph = mg.Graph(h.next)
+    rewritten = rewrite.share_factors(graph)
+    assert (in_loops(rewritten, "multiply"), in_loops(rewritten, "add")) == (1, 0)
+    assert_rewritten_equally(rewritten, graph, {"x": np.random.default_rng(0).normal(size=(3, 2, 3))})
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_neighbouring_parts_with_a_shared_factor_are_one_product(rows):
+    x, h = mg.input(np.ones((rows, 3)), name="x"), mg.state(np.ones((rows, 3)), name="h")
+    y = mg.tanh(h)
+    joined = mg.concatenate([mg.sin(x) * y, y * mg.cos(x), x * y, mg.exp(h), x * y, y * y, weight("w", 3) * y], axis=1)
+    h.next = mg.tanh(joined @ weight("W", 21, 3))
+    graph = mg.Graph(h.next)
+    rewritten = rewrite.merge_products_by_one(graph)
+    assert in_loops(graph, "multiply") - in_loops(rewritten, "multiply") == 2
+    sequences = {"x": np.random.default_rng(0).normal(size=(5, rows, 3))}
+    assert_rewritten_equally(rewritten, graph, sequences)
+    loss = mg.Graph(mg.time_sum(mg.sum(graph.output**2)))
+    run, dag = mg.compile(loss)(sequences), loss.unroll(sequences)
+    dag.backward()
+    for parameter in loss.parameters:
+        np.testing.assert_allclose(run.grads[parameter], parameter.grad, rtol=1e-11, atol=1e-12)
+
+
+def test_two_products_of_single_rows_stay_two():
+    x, h = mg.input(np.ones((1, 3)), name="x"), mg.state(np.ones((1, 3)), name="h")
+    h.next = mg.tanh(mg.concatenate([mg.sin(x) * h, mg.cos(x) * h], axis=1) @ weight("W", 6, 3))
+    graph = mg.Graph(h.next)
+    assert not changed(rewrite.merge_products_by_one(graph), graph)
 
 
 # --- graphs to rewrite -----------------------------------------------------------------------------------

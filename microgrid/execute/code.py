@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from microgrid.execute.memory import CONCATENATE, MATMUL, Layout, is_contiguous, is_filled_at_start, is_view
+from microgrid.execute.memory import (
+    CONCATENATE,
+    MATMUL,
+    Layout,
+    is_contiguous,
+    is_filled_at_start,
+    is_view,
+    reshaped_from,
+)
 from microgrid.leaves import State
 from microgrid.ops.reduce import sum as sum_along
 from microgrid.ops.time import FIRST, LAST, TIME_DOT, TIME_MATMUL, TIME_MEAN, TIME_ROWS, TIME_STACK, TIME_SUM
@@ -348,7 +356,7 @@ def write_parts(node: Tensor, code: Code, form: str, indices: Iterable[int]) -> 
     """A concatenation: copy those of its parts, by number, that were not written in place."""
     for index in indices:
         part = node.operands[index]
-        whole, place_of = code.layout.placed.get(part, (None, -1))
+        whole, place_of = code.layout.placed.get(reshaped_from(part), (None, -1))
         if whole is node and place_of == index:
             continue
         place = code.see(View(node, form, part=index, vector=code.vector))
@@ -383,13 +391,13 @@ def has_one_row(block: Block, layout: Layout) -> bool:
     varying = layout.graph.varying
     for node in block.nodes:
         touched = (node,) if isinstance(node, State) else (node, *node.operands)
-        if any(x.ndim != 2 or x.shape[0] != 1 for x in touched if x in varying):
+        if any(x.ndim < 2 or x.shape[0] != 1 for x in touched if x in varying):
             return False
         if isinstance(node, State) or is_view(node) or is_join_of_columns(node):
             continue
         if node.primitive is MATMUL:
             x, y = node.operands
-            if x not in varying or y in varying or y.ndim != 2:
+            if x not in varying or y in varying or x.ndim != 2 or y.ndim != 2:
                 return False
             continue
         if node.primitive is None or node.primitive.ufunc is None:

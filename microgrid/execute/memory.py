@@ -7,7 +7,7 @@ serve the next node of their size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -196,6 +196,7 @@ def place_parts(layout: Layout, share: bool) -> None:
         return
     nexts = {state.next for state in layout.graph.states}
     varying = layout.graph.varying
+    readers = layout.graph.readers
     homes = {node: block for _, _, block in blocks_of(layout) for node in block.nodes}
     for _, _, block in blocks_of(layout):
         if block.kind == "once":
@@ -204,24 +205,42 @@ def place_parts(layout: Layout, share: bool) -> None:
         for node in block.nodes:
             if node.primitive is not CONCATENATE or node.params["axis"] is None:
                 continue
+            axis = node.params["axis"] % node.ndim
             for index, part in enumerate(node.operands):
                 if isinstance(part, State):  # it lives where it is read, its next where it is read a timestep later
                     following = part.next
                     alone = homes.get(following) is block and following in varying and part not in layout.placed
                     alone = alone and following.primitive is not CONCATENATE and node not in nexts
                     states = [each for each in node.operands if isinstance(each, State)]
+                    alone = alone and can_have_gaps(part, axis, readers) and can_have_gaps(following, axis, readers)
                     if block.kind == "loop" and alone and len(states) == 1 and part.dtype == node.dtype:
                         layout.placed[part] = layout.placed[following] = (node, index)
-                elif (
-                    part in inside
-                    and part not in layout.placed
-                    and part not in nexts
-                    and not is_view(part)
-                    and part.primitive is not None
-                    and part.primitive.ufunc is not None
-                    and part.dtype == node.dtype
+                    continue
+                source = reshaped_from(part)
+                if (
+                    source in inside
+                    and source not in layout.placed
+                    and source not in nexts
+                    and source.primitive is not None
+                    and source.primitive.ufunc is not None
+                    and source.dtype == node.dtype
+                    and source.shape[:axis] == part.shape[:axis]
+                    and can_have_gaps(source, axis, readers)
                 ):
-                    layout.placed[part] = (node, index)
+                    layout.placed[source] = (node, index)
+
+
+def reshaped_from(node: Tensor) -> Tensor:
+    """The operation whose elements, all of them in order, a node shows in another shape; itself if it is none such."""
+    while is_view(node) and is_whole(node):
+        node = node.operands[0]
+    return node
+
+
+def can_have_gaps(node: Tensor, axis: int, readers: Mapping[Tensor, Sequence[Tensor | None]]) -> bool:
+    """Whether views of a node stay views if it lies in a larger array, of which it takes a part along `axis`."""
+    views = [reader for reader in readers[node] if reader is not None and is_view(reader) and is_whole(reader)]
+    return all(view.shape[:axis] == node.shape[:axis] and can_have_gaps(view, axis, readers) for view in views)
 
 
 def assign_buffers(layout: Layout) -> None:

@@ -315,7 +315,8 @@ class Workspace:
         array = self.array(buffer)[start : start + self.rows_held[buffer.kind]]
         if node in layout.placed:
             whole, index = layout.placed[node]
-            return array[(slice(None), *rows_of_part(whole, index))]
+            part = array[(slice(None), *rows_of_part(whole, index))]
+            return part.reshape(len(part), *node.shape)  # a view: see can_have_gaps
         return array
 
     def arguments(self, step: Step, a: int, b: int, phase: Phase) -> list[Any]:

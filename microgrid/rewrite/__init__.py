@@ -9,7 +9,7 @@ from __future__ import annotations
 from microgrid.graph import Graph
 from microgrid.rewrite.constants import fold_constants
 from microgrid.rewrite.joined import join_single_rows, slice_weights
-from microgrid.rewrite.lower import means_as_sums, sigmoid_by_tanh, squares, without_broadcasts
+from microgrid.rewrite.lower import interpolations, means_as_sums, sigmoid_by_tanh, squares, without_broadcasts
 from microgrid.rewrite.products import contract_over_time, merge_products, scale_weights, static_factors_last
 from microgrid.rewrite.repeated import merge_repeated
 from microgrid.rewrite.rule import together
@@ -17,9 +17,10 @@ from microgrid.rewrite.slices import (
     distribute_over_parts,
     join_scatters,
     merge_neighbours,
+    merge_products_by_one,
     scale_before_slicing,
 )
-from microgrid.rewrite.sums import hoist_terms, negate_outside, share_factors
+from microgrid.rewrite.sums import factors_outside, hoist_terms, negate_outside, share_factors
 
 ROUNDS = 12
 """More than any network met needs; each round merges one layer of operations on slices."""
@@ -28,7 +29,7 @@ ROUNDS = 12
 def network(graph: Graph) -> Graph:
     """Fewer and larger operations in every timestep."""
     graph = together(graph, merge_repeated, squares, means_as_sums, sigmoid_by_tanh)
-    graph = hoist_terms(merge_products(graph))
+    graph = hoist_terms(together(graph, merge_products, interpolations))
     for _ in range(ROUNDS):
         before = graph
         graph = scale_weights(scale_before_slicing(merge_neighbours(graph)))
@@ -41,6 +42,7 @@ def program(graph: Graph) -> Graph:
     """As little as possible inside the loops."""
     graph = together(graph, fold_constants, join_scatters, slice_weights, without_broadcasts)
     graph = distribute_over_parts(graph)
-    graph = share_factors(together(graph, hoist_terms, negate_outside))
+    graph = factors_outside(together(graph, hoist_terms, negate_outside))
+    graph = merge_products_by_one(factors_outside(share_factors(graph)))
     graph = contract_over_time(static_factors_last(graph))
     return together(graph, merge_repeated, fold_constants)

@@ -16,7 +16,8 @@ from microgrid.rewrite.rule import Rewrite, Rule
 from microgrid.tensor import Tensor, is_number
 
 SIGMOID, POWER = primitive_of(elementwise.sigmoid), primitive_of(elementwise.power)
-GATED = (ADD, MULTIPLY, primitive_of(elementwise.subtract))
+SUBTRACT = primitive_of(elementwise.subtract)
+GATED = (ADD, MULTIPLY, SUBTRACT)
 """The operations that read a gate."""
 MEAN, BROADCAST_TO = primitive_of(reduce.mean), primitive_of(shape.broadcast_to)
 
@@ -36,6 +37,38 @@ def sigmoid_by_tanh(graph: Graph) -> Rule | None:
         if node.primitive is SIGMOID and is_float(node) and gates:
             (x,) = (made[operand] for operand in node.operands)
             return renamed(tanh(x * 0.5) * 0.5 + 0.5, node)
+        return None
+
+    return rule
+
+
+@Rewrite
+def interpolations(graph: Graph) -> Rule | None:
+    """(1 − z)·x + z·y = x + z·(y − x), which a gate between old and new is often written as."""
+    if not has(graph, SUBTRACT):
+        return None
+
+    def parted(node: Tensor) -> tuple[Tensor, Tensor] | None:
+        """(z, x) of (1 − z)·x."""
+        if node.primitive is MULTIPLY:
+            for one, x in (node.operands, node.operands[::-1]):
+                if one.primitive is SUBTRACT and is_number(one.operands[0]) and one.operands[0].value == 1:
+                    return one.operands[1], x
+        return None
+
+    def rule(node: Tensor, made: Made) -> Tensor | None:
+        if node.primitive is not ADD or not is_float(node):
+            return None
+        for one, two in (node.operands, node.operands[::-1]):
+            found = parted(one)
+            if found is None or two.primitive is not MULTIPLY:
+                continue
+            for z, y in (two.operands, two.operands[::-1]):
+                if z is found[0] and all(
+                    each.shape == node.shape and each.dtype == node.dtype for each in (z, *found, y)
+                ):
+                    x = made[found[1]]
+                    return renamed(x + made[z] * (made[y] - x), node)
         return None
 
     return rule

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
 from collections.abc import Hashable, Sequence
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 from microgrid.graph import Graph
 from microgrid.ops.elementwise import add, multiply
 from microgrid.ops.index import GETITEM, SCATTER_ADD, getitem
-from microgrid.ops.shape import broadcast_to, concatenate
+from microgrid.ops.shape import broadcast_to, concatenate, expand_dims, reshape
 from microgrid.primitive import record
 from microgrid.rebuild import Made, renamed
 from microgrid.rewrite.reading import (
@@ -335,6 +337,60 @@ def distribute_once(graph: Graph) -> Rule | None:
     return rule
 
 
+@Rewrite
+def merge_products_by_one(graph: Graph) -> Rule | None:
+    """The graph in which neighbouring parts a·x and b·x of a join, where only x recurs, are one product [a, b]·x."""
+    if not has(graph, CONCATENATE):
+        return None
+    zones = zones_of(graph)
+
+    def factors(part: Tensor, own: int) -> tuple[Tensor, Tensor] | None:
+        """(what recurs, what does not) of a product of two arrays of its shape, in the cycle `own`."""
+        if part.primitive is MULTIPLY and is_float(part):
+            for one, two in (part.operands, part.operands[::-1]):
+                if zones[one] == own != zones[two] and one.shape == two.shape == part.shape:
+                    return (one, two) if one.dtype == two.dtype == part.dtype else None
+        return None
+
+    def run_of(part: Tensor, own: int) -> int:
+        """The same number for parts with the same recurring factor, one of its own for any other."""
+        found = factors(part, own)
+        return id(found[0]) if found else id(part)
+
+    runs: dict[Tensor, list[list[Tensor]]] = {}  # join → its parts, those that share a factor together
+    for node in graph.nodes:
+        if zones[node] >= 0 and is_last_axis_join(node):
+            own = functools.partial(run_of, own=zones[node])
+            parts = [list(run) for _, run in itertools.groupby(node.operands, own)]
+            if any(is_worth_merging(run) and factors(run[0], zones[node]) for run in parts):
+                runs[node] = parts
+    if not runs:
+        return None
+
+    def merged(run: Sequence[Tensor], own: int, made: Made) -> list[Tensor]:
+        shape = run[0].shape
+        if not is_worth_merging(run) or factors(run[0], own) is None:
+            return [made[part] for part in run]
+        pairs = [found for part in run if (found := factors(part, own)) is not None]
+        outside = concatenate([made[other] for _, other in pairs], axis=-1)
+        stacked = reshape(outside, (*shape[:-1], len(run), shape[-1]))
+        product = multiply(stacked, expand_dims(made[pairs[0][0]], -2))
+        return [reshape(product, outside.shape)]
+
+    def rule(node: Tensor, made: Made) -> Tensor | None:
+        if node not in runs:
+            return None
+        parts = [part for run in runs[node] for part in merged(run, zones[node], made)]
+        return renamed(concatenate(parts, axis=-1) if len(parts) > 1 else parts[0], node)
+
+    return rule
+
+
+def is_worth_merging(run: Sequence[Tensor]) -> bool:
+    """Whether one product that broadcasts takes less time than several: of single rows, two are as fast."""
+    return len(run) > (1 if math.prod(run[0].shape[:-1]) > 1 else 2)
+
+
 def is_product(node: Tensor | None) -> bool:
     return node is not None and node.primitive is MULTIPLY
 
@@ -347,12 +403,16 @@ def is_last_axis_join(node: Tensor) -> bool:
 @Rewrite
 def flat_joins(graph: Graph) -> Rule | None:
     """The graph in which joined parts that are joined parts themselves are joined at once."""
-    readers = graph.readers
+    joins = {node for node in graph.nodes if is_last_axis_join(node)}
+    if not any(part in joins for node in joins for part in node.operands):
+        return None
+    readers, zones = graph.readers, zones_of(graph)
 
-    def is_nested(part: Tensor) -> bool:
-        return is_last_axis_join(part) and len(readers[part]) == 1
+    def is_nested(part: Tensor, whole: Tensor) -> bool:
+        """In a loop also where others read the part: it need not be made there."""
+        return part in joins and (len(readers[part]) == 1 or zones[whole] >= 0)
 
-    outer = {node for node in graph.nodes if is_last_axis_join(node) and any(map(is_nested, node.operands))}
+    outer = {node for node in joins if any(is_nested(part, node) for part in node.operands)}
     if not outer:
         return None
 
@@ -361,7 +421,7 @@ def flat_joins(graph: Graph) -> Rule | None:
             return None
         parts: list[Tensor] = []
         for part in node.operands:
-            parts += made[part].operands if is_nested(part) else (made[part],)
+            parts += made[part].operands if is_nested(part, node) else (made[part],)
         joined = concatenate(parts, axis=-1)
         return renamed(joined, node)
 

@@ -91,6 +91,42 @@ def is_chain(root: Tensor, readers: Readers) -> bool:
 
 
 @Rewrite
+def factors_outside(graph: Graph) -> Rule | None:
+    """The graph in which b·(a·x), where x recurs and a and b do not, is (b·a)·x, also where others read a·x."""
+    zones = zones_of(graph)
+
+    def split(node: Tensor, own: int) -> tuple[Tensor, Tensor] | None:
+        """(what does not recur, what does) of a product in the cycle `own`."""
+        if node.primitive is MULTIPLY and zones[node] == own and is_float(node):
+            for one, two in (node.operands, node.operands[::-1]):
+                if zones[one] != own == zones[two] and two.shape == node.shape and fits(one, node) and fits(two, node):
+                    return one, two
+        return None
+
+    products: dict[Tensor, tuple[list[Tensor], Tensor]] = {}  # product → its factors from outside, what recurs
+    for node in graph.nodes:
+        found = split(node, zones[node]) if zones[node] >= 0 else None
+        outside: list[Tensor] = []
+        while found is not None:
+            outside.append(found[0])
+            recurring = found[1]
+            found = split(recurring, zones[node])
+        if len(outside) > 1:
+            products[node] = outside, recurring
+    if not products:
+        return None
+
+    def rule(node: Tensor, made: Made) -> Tensor | None:
+        if node not in products:
+            return None
+        outside, recurring = products[node]
+        product = multiply(functools.reduce(multiply, [made[factor] for factor in reversed(outside)]), made[recurring])
+        return renamed(product, node) if (product.dtype, product.shape) == (node.dtype, node.shape) else None
+
+    return rule
+
+
+@Rewrite
 def share_factors(graph: Graph) -> Rule | None:
     """The graph in which a·x + a·y is a·(x + y), where a recurs and x and y do not: one product in the loop."""
     readers, zones = graph.readers, zones_of(graph)
@@ -103,10 +139,10 @@ def share_factors(graph: Graph) -> Rule | None:
                     return (one, two) if fits(one, node) and fits(two, node) else None
         return None
 
-    sums: dict[Tensor, tuple[list[Tensor], dict[Tensor, list[Tensor]]]] = {}  # other terms; factor → what it multiplies
+    sums: dict[Tensor, tuple[list[Tensor], dict[Tensor, list[Tensor | None]]]] = {}
     for node in graph.nodes:
         if node.primitive is ADD and zones[node] >= 0 and is_float(node) and is_whole(node, readers):
-            shared: dict[Tensor, list[Tensor]] = {}
+            shared: dict[Tensor, list[Tensor | None]] = {}  # what recurs → what multiplies it, None for 1
             rest: list[Tensor] = []
             for term in terms_of(node, readers):
                 found = factors(term, node)
@@ -114,6 +150,9 @@ def share_factors(graph: Graph) -> Rule | None:
                     rest.append(term)
                 else:
                     shared.setdefault(found[0], []).append(found[1])
+            for term in [term for term in rest if term in shared]:  # x + a·x is (1 + a)·x
+                shared[term].append(None)
+            rest = [term for term in rest if term not in shared]
             if any(len(others) > 1 for others in shared.values()):
                 sums[node] = rest, shared
     if not sums:
@@ -125,7 +164,8 @@ def share_factors(graph: Graph) -> Rule | None:
         rest, shared = sums[node]
         terms = [made[term] for term in rest]
         for recurring, others in shared.items():
-            terms.append(multiply(functools.reduce(add, [made[other] for other in others]), made[recurring]))
+            outside = [Tensor(1.0) if other is None else made[other] for other in others]
+            terms.append(multiply(functools.reduce(add, outside), made[recurring]))
         return renamed(functools.reduce(add, terms), node)
 
     return rule
@@ -136,12 +176,12 @@ def negate_outside(graph: Graph) -> Rule | None:
     """The graph in which −(a·x) is a·(−x), where a recurs and x does not; and then a sum may share a."""
     if not has(graph, NEGATIVE):
         return None
-    readers, zones = graph.readers, zones_of(graph)
+    zones = zones_of(graph)
 
     def rule(node: Tensor, made: Made) -> Tensor | None:
         if node.primitive is NEGATIVE and zones[node] >= 0:
             (product,) = node.operands
-            if product.primitive is MULTIPLY and len(readers[product]) == 1:
+            if product.primitive is MULTIPLY:
                 for one, two in (product.operands, product.operands[::-1]):
                     if zones[one] == zones[node] != zones[two]:
                         turned = multiply(made[one], negative(made[two]))
