@@ -15,6 +15,7 @@ from microgrid.rewrite.repeated import merge_repeated
 from microgrid.rewrite.rule import together
 from microgrid.rewrite.slices import (
     distribute_over_parts,
+    flat_slices,
     join_scatters,
     merge_neighbours,
     merge_products_by_one,
@@ -35,7 +36,7 @@ def network(graph: Graph) -> Graph:
         graph = scale_weights(scale_before_slicing(merge_neighbours(graph)))
         if graph is before:
             break
-    return join_single_rows(hoist_terms(graph))
+    return join_single_rows(together(graph, flat_slices, hoist_terms))
 
 
 def program(graph: Graph) -> Graph:

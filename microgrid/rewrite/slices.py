@@ -77,8 +77,8 @@ def merge_neighbours(graph: Graph) -> Rule | None:
     groups: dict[Hashable, list[tuple[int, int, Tensor]]] = {}
     outputs = set(graph.outputs)
     for node in graph.nodes:
-        if outputs.intersection(node.operands):  # a gradient by one of them may be asked for: do not pass it by
-            continue
+        if any(operand in outputs and last_axis_slice(operand) for operand in node.operands):
+            continue  # a gradient by the slice may be asked for: do not pass it by
         found = description(node)
         if found is not None:
             key, start, stop = found
@@ -154,6 +154,22 @@ def joined_operand(index: int, run: Sequence[tuple[int, int, Tensor]], made: Mad
     if operand.shape[-1:] in ((), (1,)):
         return made[operand]
     return concatenate([made[node.operands[index]] for _, _, node in run], axis=-1)
+
+
+@Rewrite
+def flat_slices(graph: Graph) -> Rule | None:
+    """The graph in which a slice of a slice is one slice."""
+    if not has(graph, GETITEM):
+        return None
+
+    def rule(node: Tensor, made: Made) -> Tensor | None:
+        found = last_axis_slice(node)
+        inner = last_axis_slice(found[0]) if found else None
+        if found is None or inner is None:
+            return None
+        return renamed(part_of(made[inner[0]], inner[1] + found[1], inner[1] + found[2]), node)
+
+    return rule
 
 
 # --- scales ----------------------------------------------------------------------------------------------
