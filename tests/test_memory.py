@@ -284,6 +284,27 @@ def test_part_of_a_join_that_is_read_in_another_shape_too():
         assert_same(dict(run.grads), grads)
 
 
+def test_static_parts_are_computed_in_their_place():
+    """Also where one value is a part twice, or of two joins, or read by itself."""
+    rng = np.random.default_rng(0)
+    W, V = (mg.parameter(rng.normal(size=(20, 20)), name=name) for name in "WV")
+    x = mg.input(np.zeros((2, 60)), name="x")
+    a, b = mg.tanh(W), mg.sin(V)
+    wide = mg.concatenate([a, b, a], axis=0)
+    tall = mg.concatenate([b, mg.cos(W), V], axis=0)
+    loss = mg.time_sum(mg.sum(mg.tanh(x @ wide) * mg.sin(x @ tall))) + mg.sum(a * a) + mg.sum(b.T @ a)
+    net, xs = mg.Graph(loss), rng.normal(size=(4, 2, 60))
+    step = mg.compile(net)
+    for _ in range(3):
+        outputs, grads, _ = reference(net, {"x": xs}, 4, wrt=net.parameters)
+        run = step(x=xs)
+        assert_same(run.outputs, outputs)
+        assert_same(dict(run.grads), grads)
+        W.value = W.value * 0.5
+    (program,) = (whole.program for whole in step.programs.values())
+    assert len(program.layout.static_placed) >= 3
+
+
 def test_without_sharing_every_node_has_memory_that_lasts():
     graph = program_of(NETWORKS["lstm"](), wrt=()).graph
     layout = lay_out(mg.schedule(graph), share=False)

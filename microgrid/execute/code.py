@@ -231,6 +231,21 @@ def keeps_its_array(node: Tensor, layout: Layout) -> bool:
     return node in layout.copied or joins or primitive.ufunc is not None or contracts_in_place(node, layout)
 
 
+def place_static_parts(layout: Layout) -> None:
+    """Find the static values that can be computed straight into the concatenation that reads them."""
+    for node in layout.graph.nodes:
+        if node in layout.graph.varying or not is_join_of_arrays(node) or not keeps_its_array(node, layout):
+            continue
+        for index, part in enumerate(node.operands):
+            new = part not in layout.static_placed and part not in layout.graph.varying and part.primitive is not None
+            if new and part.dtype == node.dtype and keeps_its_array(part, layout):
+                layout.static_placed[part] = node, index
+
+
+def is_join_of_arrays(node: Tensor) -> bool:
+    return node.primitive is CONCATENATE and node.params["axis"] is not None
+
+
 def static_call_into(node: Tensor, code: Code, out: str) -> str:
     """The line that computes a static value into its array."""
     primitive = node.primitive
@@ -242,7 +257,12 @@ def static_call_into(node: Tensor, code: Code, out: str) -> str:
         return code.call(np.copyto, out, static_call(node, code, operands))
     if primitive.ufunc is not None:
         return code.call(primitive.ufunc, *operands, out_argument(primitive.ufunc, out))
-    return code.call(np.concatenate, f"[{', '.join(operands)}]", f"axis={node.params['axis']!r}", f"out={out}")
+    places = [code.layout.static_placed.get(part, (None, -1)) for part in node.operands]
+    rest = [i for i, (whole, index) in enumerate(places) if not (whole is node and index == i)]
+    if len(rest) == len(operands):
+        return code.call(np.concatenate, f"[{', '.join(operands)}]", f"axis={node.params['axis']!r}", f"out={out}")
+    copies = [code.call(np.copyto, code.see(View(node, "static", part=index)), operands[index]) for index in rest]
+    return "; ".join(copies) or "pass"
 
 
 def contracted(node: Tensor, code: Code) -> tuple[str, str]:

@@ -149,6 +149,8 @@ class Layout:
         For every varying node that has rows of its own or shares those of another.
     placed : dict of Tensor → (concatenation, number of the part)
         Nodes that are written straight into their place in a concatenation.
+    static_placed : dict of Tensor → (concatenation, number of the part)
+        The same among static nodes.
     fixed : set of Tensor
         Static nodes that follow from numbers and the number of timesteps alone.
     copied : set of Tensor
@@ -160,6 +162,7 @@ class Layout:
     phases: list[Phase]
     buffer: dict[Tensor, Buffer] = field(default_factory=dict)
     placed: dict[Tensor, tuple[Tensor, int]] = field(default_factory=dict)
+    static_placed: dict[Tensor, tuple[Tensor, int]] = field(default_factory=dict)
     fixed: set[Tensor] = field(default_factory=set)
     copied: set[Tensor] = field(default_factory=set)
     allocations: list[Allocation] = field(default_factory=list)

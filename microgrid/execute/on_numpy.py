@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from microgrid.execute.code import Array, Code, Step, View, write_block, write_fixed
+from microgrid.execute.code import Array, Code, Step, View, place_static_parts, write_block, write_fixed
 from microgrid.execute.memory import Buffer, Layout, Phase, is_view, lay_out, raw, rows_of_part, shaped
 from microgrid.graph import Graph
 from microgrid.leaves import Input, State
@@ -69,6 +69,7 @@ class Program:
         leaves = [(self.slots[node], node) for node in static if node.primitive is None]
         self.leaves = [(slot, leaf) for slot, leaf in leaves if not is_fixed_number(leaf)]
         self.constants = [node.value if is_fixed_number(node) else None for node in static]
+        place_static_parts(layout)
         self.fixed = write_fixed(layout, self.slots)
         self.steps: list[tuple[Phase, list[Step]]] = []
         for phase in layout.phases:
@@ -343,9 +344,7 @@ class Workspace:
         if view.form == "steps":
             return self.steps
         if view.form == "static":
-            held = np.empty(view.node.shape, view.node.dtype)
-            self.held.append(held)
-            return held
+            return self.static_array(view.node, view.part)
         if view.form == "start":
             return self.start_row(view.node, a, b)
         if view.form in WHOLE_FORMS:
@@ -368,6 +367,16 @@ class Workspace:
         if view.form == "line":
             return array.reshape(-1)
         return aligned(array, True, view.rank)
+
+    def static_array(self, node: Tensor, part: int = -1) -> Array:
+        """The array that keeps a static value, or the place of a part in it."""
+        if node not in self.seen:
+            if node in self.program.layout.static_placed:
+                self.seen[node] = self.static_array(*self.program.layout.static_placed[node])
+            else:
+                self.seen[node] = np.empty(node.shape, node.dtype)
+                self.held.append(self.seen[node])
+        return self.seen[node][rows_of_part(node, part)] if part >= 0 else self.seen[node]
 
     def start_row(self, node: Tensor, a: int, b: int) -> Array:
         """The row of a state's first timestep, where its initial value goes."""
