@@ -21,9 +21,10 @@ autograd loop   a Python loop over the cell.
 
 Loss and every gradient must agree with an unrolled graph in float64, to 1e-5 of each gradient's largest entry,
 before anything is timed. Every engine runs in a process of its own, with as many threads as it takes by itself. Each
-round times each of them, one after the other in rotating order; the median of the rounds is shown. Compilers find
-empty caches. An engine that is not installed, or fails, is skipped and said so. Without `--all`, those that compile
-for half a minute do so for a few cases only.
+round times each of them, one after the other in rotating order: a tenth of a second to warm up, the median of another
+tenth. Times are medians over the rounds, and so are ratios, of two times of one round. Compilers find empty caches. An
+engine that is not installed, or fails, is skipped and said so. Without `--all`, those that compile for half a minute
+do so for a few cases only.
 """
 
 from __future__ import annotations

@@ -44,9 +44,15 @@ def keys_in(results: Results, cell: str) -> list[str]:
 
 
 def ratios(results: Results, cell: str, key: str, to: str, sizes: Iterable[Size] = SIZES) -> dict[Size, float]:
-    """Size → an engine's steady time ÷ that of another, where both ran."""
+    """Size → an engine's time ÷ that of another, where both ran: the median over rounds, each of which compares times
+    of the same second, for the machine is not equally fast at all times."""
     pairs = {size: results.get(Case(cell, size), {}) for size in sizes}
-    return {size: m[key].steady / m[to].steady for size, m in pairs.items() if key in m and to in m}
+    return {size: ratio(m[key], m[to]) for size, m in pairs.items() if key in m and to in m}
+
+
+def ratio(one: Measured, two: Measured) -> float:
+    """The median over all rounds."""
+    return statistics.median(a / b for a, b in zip(one.rounds, two.rounds, strict=True))
 
 
 def geometric_mean(numbers: Mapping[Size, float]) -> float:
@@ -57,12 +63,12 @@ def geometric_mean(numbers: Mapping[Size, float]) -> float:
 def steady_table(results: Results, cell: str, to: str) -> str:
     """ms of one step, and in brackets how many times those of the engine `to`; geometric means below."""
     keys = keys_in(results, cell)
-    ratio = {key: ratios(results, cell, key, to) for key in keys}
+    relative = {key: ratios(results, cell, key, to) for key in keys}
 
     def shown(measured: dict[str, Measured], key: str, size: Size) -> str:
         if key not in measured:
             return NOTHING
-        against = f" ({ratio[key][size]:.2f})" if size in ratio[key] and key != to else ""
+        against = f" ({relative[key][size]:.2f})" if size in relative[key] and key != to else ""
         return milliseconds(measured[key].steady) + against
 
     lines = [
@@ -70,7 +76,7 @@ def steady_table(results: Results, cell: str, to: str) -> str:
         for case, measured in results.items()
         if case.cell == cell
     ]
-    means = [f"{geometric_mean(ratio[key]):.2f}" if ratio[key] else NOTHING for key in keys]
+    means = [f"{geometric_mean(relative[key]):.2f}" if relative[key] else NOTHING for key in keys]
     header = [f"{cell}: T,B,I,H", *(ENGINES[key].title for key in keys)]
     return markdown(header, [*lines, [f"geometric mean ÷ {ENGINES[to].title}", *means]])
 
