@@ -26,6 +26,7 @@ from microgrid.schedule import Schedule
 from microgrid.sequences import by_input_name, initial_values, number_of_steps, sequence_array
 from microgrid.tensor import ArrayLike, Tensor, is_fixed_number
 
+NOTHING: Mapping[str, Any] = {}
 SHAPES_KEPT = 16
 """For how many combinations of shapes a compiled network keeps its program."""
 
@@ -106,20 +107,20 @@ class Compiled:
         NotFiniteError
             With `check`, naming the node and the timestep.
         """
-        if sequences is not None:
-            if not isinstance(sequences, Mapping):
-                raise SequenceError(
-                    "the sequences come by the names of the inputs, as in step(x=...) or step({'x': ...}), not as "
-                    f"{type(sequences).__name__}"
-                )
+        usual = steps is None and initial is None and lengths is None and not check
+        if sequences is None:
+            given = named_sequences
+        elif isinstance(sequences, Mapping):
             given = {**by_input_name(self.graph, sequences), **named_sequences}
         else:
-            given = named_sequences
-        if steps is None and initial is None and lengths is None and not check:
+            raise SequenceError(
+                "the sequences come by the names of the inputs, as in step(x=...) or step({'x': ...}), not as "
+                f"{type(sequences).__name__}"
+            )
+        if usual:
             known = self.known(given)
             if known is not None:
-                length, program = known
-                return self.result(*program.run(length, given, {}))
+                return self.result(*known[1].run(known[0], given, NOTHING))
         length = number_of_steps(self.graph, given, steps)
         arrays = [sequence_array(node, name, given.get(name), length) for name, node in self.inputs]
         if isinstance(initial, Run):
@@ -154,7 +155,13 @@ class Compiled:
                 return None
             key += array.shape, array.dtype
         found = self.familiar.get(tuple(key))
-        return None if found is None or found[0] != self.leaf_values() else found[1:]
+        if found is None:
+            return None
+        (shapes, numbers), length, program = found
+        for leaf, shape in zip(self.arrays, shapes, strict=True):
+            if getattr(leaf.value, "shape", None) != shape:
+                return None
+        return (length, program) if [leaf.value for leaf in self.numbers] == numbers else None
 
     def leaf_values(self) -> tuple[list[Any], list[Any]]:
         """What of the leaves is part of the program: the shapes of arrays, and numbers."""

@@ -44,7 +44,7 @@ class Gradients(Mapping[str, Any]):
         return f"Gradients({', '.join(f'{name}: {np.shape(g)}' for name, g in self._values.items())})"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Run:
     """What one run of a compiled program gave; its arrays belong to the user.
 

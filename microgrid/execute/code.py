@@ -227,6 +227,8 @@ def keeps_its_array(node: Tensor, layout: Layout) -> bool:
     assert primitive is not None
     if node.size < LARGE or node.dtype.kind != "f" or any(node is output for output in layout.graph.outputs):
         return False
+    if any(node is root for root in layout.parted.values()):
+        return False
     joins = primitive is CONCATENATE and all(operand.dtype == node.dtype for operand in node.operands)
     return node in layout.copied or joins or primitive.ufunc is not None or contracts_in_place(node, layout)
 

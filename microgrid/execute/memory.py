@@ -7,6 +7,7 @@ serve the next node of their size.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from microgrid.graph import Graph
 from microgrid.leaves import Input, State
 from microgrid.ops.linalg import matmul
 from microgrid.ops.shape import concatenate, transpose
-from microgrid.ops.time import is_spread_over_time
+from microgrid.ops.time import TIME_MATMUL, TIME_ROWS, is_spread_over_time
 from microgrid.primitive import primitive_of
 from microgrid.schedule import Block, Schedule
 from microgrid.tensor import Tensor, is_fixed_number
@@ -151,6 +152,9 @@ class Layout:
         Nodes that are written straight into their place in a concatenation.
     static_placed : dict of Tensor → (concatenation, number of the part)
         The same among static nodes.
+    parted : dict of Tensor → Tensor
+        Outputs that are views of a sum over time, no two of them of the same elements: each user may have them as
+        they are; and that sum.
     fixed : set of Tensor
         Static nodes that follow from numbers and the number of timesteps alone.
     copied : set of Tensor
@@ -163,6 +167,7 @@ class Layout:
     buffer: dict[Tensor, Buffer] = field(default_factory=dict)
     placed: dict[Tensor, tuple[Tensor, int]] = field(default_factory=dict)
     static_placed: dict[Tensor, tuple[Tensor, int]] = field(default_factory=dict)
+    parted: dict[Tensor, Tensor] = field(default_factory=dict)
     fixed: set[Tensor] = field(default_factory=set)
     copied: set[Tensor] = field(default_factory=set)
     allocations: list[Allocation] = field(default_factory=list)
@@ -178,6 +183,7 @@ def lay_out(schedule: Schedule, *, share: bool = True) -> Layout:
     place_parts(layout, share)
     assign_buffers(layout)
     layout.fixed = known_by_length(graph)
+    layout.parted = parted_among_outputs(graph)
     layout.copied = transposed_in_loops(layout)
     choose_kinds(layout, share)
     allocate(layout, share)
@@ -269,6 +275,33 @@ def assign_buffers(layout: Layout) -> None:
     for node in graph.nodes:
         if node in graph.varying and is_view(node):
             layout.buffer[node] = layout.buffer[node.operands[0]]
+
+
+def parted_among_outputs(graph: Graph) -> dict[Tensor, Tensor]:
+    """Outputs that are views of one product over all timesteps, no two of the same elements; and that product."""
+    views: dict[Tensor, list[Tensor]] = {}
+    for output in graph.outputs:
+        root = output
+        while root not in graph.varying and is_view(root):
+            root = root.operands[0]
+        if root.primitive in (TIME_MATMUL, TIME_ROWS):
+            views.setdefault(root, []).append(output)
+    found: dict[Tensor, Tensor] = {}
+    for root, outputs in views.items():
+        array = np.empty(root.shape, np.uint8)
+        places = [place_in(array, root, output) for output in outputs]
+        if not any(np.may_share_memory(one, two) for one, two in itertools.combinations(places, 2)):
+            found.update((output, root) for output in outputs if output is not root)
+    return found
+
+
+def place_in(array: np.ndarray[Any, Any], root: Tensor, view: Tensor) -> np.ndarray[Any, Any]:
+    """The part of the value of `root` that a view of it shows."""
+    if view is root:
+        return array
+    assert view.primitive is not None
+    part: np.ndarray[Any, Any] = view.primitive.compute([place_in(array, root, view.operands[0])], view.params)
+    return part
 
 
 def known_by_length(graph: Graph) -> set[Tensor]:

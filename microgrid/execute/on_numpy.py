@@ -182,9 +182,9 @@ class Workspace:
         self.inputs = [(node, self.rows(node, 0, steps)) for node in inputs if buffer[node].kind != "given"]
         self.constants = self.known_values()
         self.calls = list(self.all_calls())
-        slots = program.slots
+        slots, parted = program.slots, program.layout.parted
         self.outputs = [
-            (slots.get(output, -1), None if output in slots else self.rows(output, 0, steps))
+            (slots.get(output, -1), None if output in slots else self.rows(output, 0, steps), output in parted)
             for output in program.graph.outputs
         ]
         self.held_ids = set(map(id, [*self.held, *self.constants]))
@@ -229,9 +229,9 @@ class Workspace:
         values = self.compute(sequences, given)
         not_new = self.held_ids.union([id(values[slot]) for slot, _ in self.program.leaves])
         results: list[Any] = []
-        for slot, rows in self.outputs:
+        for slot, rows, is_own in self.outputs:
             result = values[slot] if rows is None else rows
-            if type(result) is np.ndarray and (result.base is not None or id(result) in not_new):
+            if not is_own and type(result) is np.ndarray and (result.base is not None or id(result) in not_new):
                 result = result.copy()
             not_new.add(id(result))
             results.append(result)
