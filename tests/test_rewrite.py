@@ -171,6 +171,17 @@ def test_neighbouring_parts_with_a_shared_factor_are_one_product(rows):
         np.testing.assert_allclose(run.grads[parameter], parameter.grad, rtol=1e-11, atol=1e-12)
 
 
+def test_part_that_is_the_shared_factor_itself_stays_apart():
+    x, h = mg.input(np.ones((2, 3)), name="x"), mg.state(np.ones((2, 3)), name="h")
+    y = mg.tanh(h)
+    joined = mg.concatenate([y, mg.sin(x) * y, y, y, x * y, mg.cos(x) * y], axis=1)
+    h.next = mg.tanh(joined @ weight("W", 18, 3))
+    graph = mg.Graph(h.next)
+    rewritten = rewrite.merge_products_by_one(graph)
+    assert in_loops(graph, "multiply") - in_loops(rewritten, "multiply") == 1
+    assert_rewritten_equally(rewritten, graph, {"x": np.random.default_rng(0).normal(size=(5, 2, 3))})
+
+
 def test_two_products_of_single_rows_stay_two():
     x, h = mg.input(np.ones((1, 3)), name="x"), mg.state(np.ones((1, 3)), name="h")
     h.next = mg.tanh(mg.concatenate([mg.sin(x) * h, mg.cos(x) * h], axis=1) @ weight("W", 6, 3))

@@ -368,10 +368,10 @@ def merge_products_by_one(graph: Graph) -> Rule | None:
                     return (one, two) if one.dtype == two.dtype == part.dtype else None
         return None
 
-    def run_of(part: Tensor, own: int) -> int:
-        """The same number for parts with the same recurring factor, one of its own for any other."""
+    def run_of(part: Tensor, own: int) -> tuple[bool, int]:
+        """The same for parts with the same recurring factor, a key of its own for any other."""
         found = factors(part, own)
-        return id(found[0]) if found else id(part)
+        return found is not None, id(found[0] if found else part)
 
     runs: dict[Tensor, list[list[Tensor]]] = {}  # join → its parts, those that share a factor together
     for node in graph.nodes:
