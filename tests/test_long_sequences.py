@@ -191,6 +191,22 @@ def test_results_of_a_run_in_segments_belong_to_the_user():
     assert not any(np.any(np.asarray(value) == 7.0) for value in again.outputs.values())
 
 
+@pytest.mark.parametrize("every", [1, 2, 3, 9])
+def test_gradient_by_a_reduction_over_time_in_segments(every):
+    x, h0 = mg.input(np.zeros(3), name="x"), mg.parameter(np.ones(3), name="h0")
+    h = mg.state(h0, name="h")
+    h.next = mg.tanh(x + h)
+    total, end = mg.time_sum(h.next), mg.last(h.next)
+    both = total * end
+    net, wanted = mg.Graph(mg.sum(both**2) + mg.sum(h0 * total)), [total, h0, end, both, h.next]
+    xs = np.random.default_rng(0).normal(size=(5, 3))
+    expected = mg.compile(net, wrt=wanted)(x=xs).grads
+    assert_same(dict(mg.compile(net, wrt=wanted, checkpoint_every=every)(x=xs).grads), dict(expected))
+    dag = net.unroll(x=xs)
+    dag.backward()
+    np.testing.assert_allclose(expected[total], dag[total].grad, rtol=1e-12)
+
+
 def test_float32_stays_float32_in_segments():
     x = mg.input(np.zeros((2, 3), np.float32), name="x")
     h, W = mg.state(np.zeros((2, 3), np.float32), name="h"), mg.parameter(np.ones((3, 3), np.float32), name="W")
@@ -620,6 +636,13 @@ def test_lengths_that_are_wrong_are_refused(lengths, words):
     with pytest.raises(SequenceError, match=words):
         step(data, lengths=lengths)
     assert np.isfinite(step(data, lengths=LENGTHS).value)  # and the program is as good as before
+
+
+def test_lengths_for_a_state_of_a_fixed_number_of_rows_are_refused():
+    x, h = mg.input(np.zeros((2, 3)), name="x"), mg.state(np.zeros((2, 3)), name="h")
+    h.next = mg.tanh(x + h)[:2]
+    with pytest.raises(SequenceError, match="the state 'h' starts with shape"):
+        mg.compile(mg.time_sum(mg.sum(h.next)), wrt=())(x=np.ones((4, 2, 3)), lengths=[2, 4])
 
 
 def test_lengths_without_a_batch_are_refused():

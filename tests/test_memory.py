@@ -316,6 +316,20 @@ def test_outputs_that_show_the_same_elements_are_copies():
         assert_same({n: found[n] for n in found if n > name}, {n: kept[n] for n in found if n > name})
 
 
+def test_parts_copied_before_a_loop_overwrite_nothing_that_it_reads():
+    rng = np.random.default_rng(0)
+    for outside in ("static", "varying"):
+        x, h = mg.input(np.zeros((2, 6)), name="x"), mg.state(np.zeros((2, 3)), name="h")
+        last_read_in_the_loop = mg.tanh(x)
+        inner = mg.tanh((last_read_in_the_loop[:, :3] + h) * last_read_in_the_loop[:, 3:])
+        other = mg.parameter(rng.normal(size=(2, 3)), name="c") if outside == "static" else mg.cos(x[:, 1:4])
+        joined = mg.concatenate([inner, other], axis=1)
+        h.next = mg.sin(joined[:, :3])
+        net, xs = mg.Graph(mg.sin(joined)), rng.normal(size=(4, 2, 6))
+        outputs, _, _ = reference(net, {"x": xs}, 4)
+        assert_same(mg.compile(net, wrt=())(x=xs).outputs, outputs)
+
+
 def test_static_parts_are_computed_in_their_place():
     """Also where one value is a part twice, or of two joins, or read by itself."""
     rng = np.random.default_rng(0)

@@ -130,6 +130,23 @@ def test_gate_between_old_and_new_takes_three_operations():
         assert not changed(rewrite.interpolations(graph), graph)
 
 
+@pytest.mark.parametrize("by", ["1 − z", "(1 − z)·n", "z·h", "slice"])
+def test_rewrites_pass_by_no_node_by_which_a_gradient_is_asked_for(by):
+    x, h = mg.input(np.zeros((2, 6)), name="x"), mg.state(np.zeros((2, 2)), name="h")
+    part = mg.sin(weight("w", 6) * x)[:, :4]
+    z = mg.sigmoid(part[:, 1:3] + h)
+    rest = 1 - z
+    new, old = rest * mg.tanh(part[:, 2:]), z * h
+    h.next = new + old
+    loss = mg.Graph(mg.time_sum(mg.sum(h.next**2)))
+    node = {"1 − z": rest, "(1 − z)·n": new, "z·h": old, "slice": part}[by]
+    sequences = {"x": np.random.default_rng(0).normal(size=(4, 2, 6))}
+    dag = loss.unroll(sequences)
+    dag.backward()
+    found = mg.compile(loss, wrt=node)(sequences).grads[node]
+    np.testing.assert_allclose(found, dag.grads(node), rtol=1e-11, atol=1e-13)
+
+
 def test_factors_from_outside_are_multiplied_outside_also_where_others_read_the_product():
     x, h = mg.input(np.ones((2, 3)), name="x"), mg.state(np.ones((2, 3)), name="h")
     a, b, c = mg.sin(x), mg.cos(x), weight("c", 3)

@@ -39,6 +39,8 @@ class Segments:
         self.every = every
         self.network = network
         self.reductions = reductions_of(network)
+        late = behind(self.reductions, network.graph)
+        self.early = [node for node in network.wrt if node not in late]  # their gradients come from the segments
         known = set(network.states)
         self.states = [*network.states, *(state for state in network.graph.states if state not in known)]
         with recording.outlines():
@@ -53,13 +55,13 @@ class Segments:
         """One segment: its reductions, what varies, and its last states, from the states it starts from."""
         network = self.network
         varying = [output for output in network.outputs if output in network.graph.varying]
-        base = Graph(*self.reductions, *varying, *network.wrt, *self.states)
+        base = Graph(*self.reductions, *varying, *self.early, *self.states)
         self.starts: dict[Tensor, Tensor] = {state: placeholder(state) for state in self.states}
         segment = rebuilt(base, kept, self.starts).outputs
         count, shown = len(self.reductions), len(self.reductions) + len(varying)
         self.reduced, outputs = list(segment[:count]), list(segment[count:shown])
-        self.wrt = list(segment[shown : shown + len(network.wrt)])
-        self.ends = [last(s.next) for s in segment[shown + len(network.wrt) :] if isinstance(s, State)]
+        self.wrt = list(segment[shown : shown + len(self.early)])
+        self.ends = [last(s.next) for s in segment[shown + len(self.early) :] if isinstance(s, State)]
         self.forward = Runner([*self.reduced, *outputs, *self.ends])
 
     def build_end(self) -> None:
@@ -106,7 +108,7 @@ class Segments:
         initial = [state.initial for state in self.states]
         self.beginning = Runner(initial)
         self.first_seeds = [placeholder(state) for state in self.differentiable]
-        fixed = [node for node in network.wrt if node not in network.graph.varying]
+        fixed = [node for node in self.early if node not in network.graph.varying]
         if network.loss is None or not initial or not fixed:
             self.adjoint_of_beginning = Runner([])
             return
@@ -163,9 +165,10 @@ class Segments:
     ) -> list[Any]:
         """The gradients, from the last segment to the first; `direct` are those past all reductions."""
         network = self.network
-        varies = [node in network.graph.varying for node in network.wrt]
         direct_of = iter(direct)
-        grads: list[Any] = [[] if v else next(direct_of) for v in varies]
+        grads: dict[Tensor, Any] = {
+            node: [] if node in network.graph.varying else next(direct_of) for node in network.wrt
+        }
         later = [np.zeros(state.shape, state.dtype) for state in self.states]
         for number, (a, b) in reversed(list(enumerate(spans))):
             seeds = [
@@ -174,20 +177,19 @@ class Segments:
             ]
             given = {**self.starting(saved.pop()), **dict(zip(self.seeds, [*seeds, *later], strict=True))}
             found = self.backward.run(b - a, part(sequences, a, b), given)
-            for i, grad in enumerate(found[: len(varies)]):
-                if varies[i]:
-                    grads[i].append(
-                        grad if self.backward.varies[i] else np.repeat(np.asarray(grad)[None], b - a, axis=0)
-                    )
+            for node, grad, varies in zip(self.early, found, self.backward.varies, strict=False):
+                if node in network.graph.varying:
+                    grads[node].append(grad if varies else np.repeat(np.asarray(grad)[None], b - a, axis=0))
                 else:
-                    grads[i] = grads[i] + grad
-            by_state = dict(zip(self.differentiable, found[len(varies) :], strict=True))
+                    grads[node] = grads[node] + grad
+            by_state = dict(zip(self.differentiable, found[len(self.early) :], strict=True))
             later = [by_state.get(state, zero) for state, zero in zip(self.states, later, strict=True)]
         first = dict(zip(self.first_seeds, (by_state[state] for state in self.differentiable), strict=True))
         at_start = iter(self.adjoint_of_beginning.run(1, {}, first))
-        for i, v in enumerate(varies):
-            grads[i] = np.concatenate(grads[i][::-1]) if v else grads[i] + next(at_start, 0)
-        return grads
+        for node in self.early:
+            varies = node in network.graph.varying
+            grads[node] = np.concatenate(grads[node][::-1]) if varies else grads[node] + next(at_start, 0)
+        return [grads[node] for node in network.wrt]
 
     def starting(self, state: Sequence[Any]) -> dict[Tensor, Any]:
         """What the states of a segment start from."""
@@ -239,6 +241,15 @@ def reductions_of(network: Recorded) -> list[Tensor]:
                 f"{graph.names[whole[0] if whole else node]!r} depends on the whole sequence and is read at every step"
             )
     return [node for node in graph.nodes if is_time_reduction(node) and node.operands[0] in graph.varying]
+
+
+def behind(reductions: Sequence[Tensor], graph: Graph) -> set[Tensor]:
+    """The reductions and the static nodes that depend on them."""
+    found = set(reductions)
+    for node in graph.nodes:
+        if node not in graph.varying and not found.isdisjoint(node.operands):
+            found.add(node)
+    return found
 
 
 def index_of(node: Tensor, nodes: Sequence[Tensor]) -> int:

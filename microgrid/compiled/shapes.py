@@ -105,6 +105,13 @@ def held_for(name: str, start: Tensor) -> Tensor:
     return leaf
 
 
+def broadcasts_to(shape: tuple[int, ...], larger: tuple[int, ...]) -> bool:
+    try:
+        return np.broadcast_shapes(shape, larger) == larger
+    except ValueError:
+        return False
+
+
 def one_more(value: Any) -> Any:
     """A value with one more sequence in its batch."""
     return np.concatenate([value, value[:1]]) if np.ndim(value) else value
@@ -133,7 +140,7 @@ def recorded(
         wide: dict[Tensor, tuple[int, ...]] = {  # a start of one row serves every batch
             old: new.next.shape
             for old, new in zip(wanted.states, copy.states, strict=True)
-            if new.next.shape != new.shape and np.broadcast_shapes(new.shape, new.next.shape) == new.next.shape
+            if new.next.shape != new.shape and broadcasts_to(new.shape, new.next.shape)
         }
         if wide:
             copy = recorded_on(wanted, examples, starts, length, wide, made)

@@ -390,6 +390,13 @@ def allocate(layout: Layout, share: bool) -> None:
             if buffer is not None:
                 buffer.first = i if buffer.first < 0 else buffer.first
                 buffer.last = i
+    start = 0
+    for _, _, block in blocks_of(layout):
+        for node in block.nodes if block.kind == "loop" else ():
+            if node.primitive is CONCATENATE and not set(block.nodes).issuperset(node.operands):
+                buffer = layout.buffer[node]  # the parts from outside are copied before the loop begins
+                buffer.first = min(buffer.first, start - 1)
+        start += len(block.nodes)
     for buffer in layout.buffers():
         if isinstance(buffer.owner, Input):
             buffer.first = -1  # filled before everything else

@@ -47,12 +47,15 @@ def interpolations(graph: Graph) -> Rule | None:
     """(1 − z)·x + z·y = x + z·(y − x), which a gate between old and new is often written as."""
     if not has(graph, SUBTRACT):
         return None
+    outputs = set(graph.outputs)  # a gradient by one of them may be asked for: do not pass it by
 
     def parted(node: Tensor) -> tuple[Tensor, Tensor] | None:
         """(z, x) of (1 − z)·x."""
-        if node.primitive is MULTIPLY:
+        if node.primitive is MULTIPLY and node not in outputs:
             for one, x in (node.operands, node.operands[::-1]):
-                if one.primitive is SUBTRACT and is_number(one.operands[0]) and one.operands[0].value == 1:
+                if one.primitive is not SUBTRACT or one in outputs:
+                    continue
+                if is_number(one.operands[0]) and one.operands[0].value == 1:
                     return one.operands[1], x
         return None
 
@@ -61,7 +64,7 @@ def interpolations(graph: Graph) -> Rule | None:
             return None
         for one, two in (node.operands, node.operands[::-1]):
             found = parted(one)
-            if found is None or two.primitive is not MULTIPLY:
+            if found is None or two.primitive is not MULTIPLY or two in outputs:
                 continue
             for z, y in (two.operands, two.operands[::-1]):
                 if z is found[0] and all(

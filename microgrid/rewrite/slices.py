@@ -161,10 +161,11 @@ def flat_slices(graph: Graph) -> Rule | None:
     """The graph in which a slice of a slice is one slice."""
     if not has(graph, GETITEM):
         return None
+    outputs = set(graph.outputs)
 
     def rule(node: Tensor, made: Made) -> Tensor | None:
         found = last_axis_slice(node)
-        inner = last_axis_slice(found[0]) if found else None
+        inner = last_axis_slice(found[0]) if found and found[0] not in outputs else None
         if found is None or inner is None:
             return None
         return renamed(part_of(made[inner[0]], inner[1] + found[1], inner[1] + found[2]), node)
