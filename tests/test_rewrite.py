@@ -14,7 +14,7 @@ from microgrid.differentiate import gradients
 from microgrid.leaves import State
 from microgrid.ops.time import is_time_reduction
 from microgrid.rebuild import recorded_on
-from microgrid.rewrite.slices import flat_joins
+from microgrid.rewrite.parts import flat_joins
 
 REWRITES = {
     each.__name__: each

@@ -7,21 +7,21 @@ serve the next node of their size.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
+from microgrid.execute.phases import Phase, phases
 from microgrid.graph import Graph
 from microgrid.leaves import Input, State
 from microgrid.ops.linalg import matmul
 from microgrid.ops.shape import concatenate, transpose
-from microgrid.ops.time import TIME_MATMUL, TIME_ROWS, is_spread_over_time
+from microgrid.ops.time import is_spread_over_time
 from microgrid.primitive import primitive_of
 from microgrid.schedule import Block, Schedule
-from microgrid.tensor import Tensor, is_fixed_number
+from microgrid.tensor import Tensor
 
 CONCATENATE, TRANSPOSE = primitive_of(concatenate), primitive_of(transpose)
 MATMUL = primitive_of(matmul)
@@ -29,38 +29,6 @@ MATMUL = primitive_of(matmul)
 Kind = Literal["given", "kept", "chunk", "step"]
 """How long rows live: as long as the user's own array, for the whole run, for one chunk of timesteps, or for one
 timestep of a loop."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Phase:
-    """Blocks that run one after the other on each chunk of timesteps, all in one direction.
-
-    A phase of one block of kind "once" has no chunks.
-    """
-
-    blocks: tuple[Block, ...]
-    reverse: bool
-
-    @property
-    def once(self) -> bool:
-        return self.blocks[0].kind == "once"
-
-
-def phases(schedule: Schedule) -> list[Phase]:
-    """The blocks of a schedule, grouped into as few phases as directions and reductions over time allow."""
-    found: list[tuple[list[Block], bool | None]] = []
-    for block in schedule.blocks:
-        direction = block.reverse if block.directed else None
-        blocks, held = found[-1] if found else ([block], None)
-        if not found or block.kind == "once" or blocks[0].kind == "once":
-            found.append(([block], direction))
-        elif held is None or direction is None or held == direction:
-            found[-1] = ([*blocks, block], held if direction is None else direction)
-        else:  # the other way: what was computed last is computed for this block
-            turn = max(i for i, each in enumerate(blocks) if each.directed) + 1
-            found[-1] = (blocks[:turn], held)
-            found.append(([*blocks[turn:], block], direction))
-    return [Phase(tuple(blocks), bool(direction)) for blocks, direction in found]
 
 
 def is_filled_at_start(node: Tensor) -> bool:
@@ -182,8 +150,6 @@ def lay_out(schedule: Schedule, *, share: bool = True) -> Layout:
     layout = Layout(graph, phases(schedule))
     place_parts(layout, share)
     assign_buffers(layout)
-    layout.fixed = known_by_length(graph)
-    layout.parted = parted_among_outputs(graph)
     layout.copied = transposed_in_loops(layout)
     choose_kinds(layout, share)
     allocate(layout, share)
@@ -275,44 +241,6 @@ def assign_buffers(layout: Layout) -> None:
     for node in graph.nodes:
         if node in graph.varying and is_view(node):
             layout.buffer[node] = layout.buffer[node.operands[0]]
-
-
-def parted_among_outputs(graph: Graph) -> dict[Tensor, Tensor]:
-    """Outputs that are views of one product over all timesteps, no two of the same elements; and that product."""
-    views: dict[Tensor, list[Tensor]] = {}
-    for output in graph.outputs:
-        root = output
-        while root not in graph.varying and is_view(root):
-            root = root.operands[0]
-        if root.primitive in (TIME_MATMUL, TIME_ROWS):
-            views.setdefault(root, []).append(output)
-    found: dict[Tensor, Tensor] = {}
-    for root, outputs in views.items():
-        array = np.empty(root.shape, np.uint8)
-        places = [place_in(array, root, output) for output in outputs]
-        if not any(np.may_share_memory(one, two) for one, two in itertools.combinations(places, 2)):
-            found.update((output, root) for output in outputs if output is not root)
-    return found
-
-
-def place_in(array: np.ndarray[Any, Any], root: Tensor, view: Tensor) -> np.ndarray[Any, Any]:
-    """The part of the value of `root` that a view of it shows."""
-    if view is root:
-        return array
-    assert view.primitive is not None
-    part: np.ndarray[Any, Any] = view.primitive.compute([place_in(array, root, view.operands[0])], view.params)
-    return part
-
-
-def known_by_length(graph: Graph) -> set[Tensor]:
-    """The operations on numbers alone, such as the number of elements in a mean over time."""
-    found: set[Tensor] = set()
-    for node in graph.nodes:
-        if node.primitive is not None and not isinstance(node, State):
-            fixed = node not in graph.varying and all(x in found or is_fixed_number(x) for x in node.operands)
-            if fixed and node.operands:
-                found.add(node)
-    return found
 
 
 def transposed_in_loops(layout: Layout) -> set[Tensor]:

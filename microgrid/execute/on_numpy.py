@@ -13,8 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from microgrid.execute.code import Array, Code, Step, View, place_static_parts, write_block, write_fixed
-from microgrid.execute.memory import Buffer, Layout, Phase, is_view, lay_out, raw, rows_of_part, shaped
+from microgrid.execute.blocks import write_block
+from microgrid.execute.code import Array, Code, Step, View
+from microgrid.execute.memory import Buffer, Layout, is_view, lay_out, raw, rows_of_part, shaped
+from microgrid.execute.once import lay_out_statics, write_fixed
+from microgrid.execute.phases import Phase
 from microgrid.graph import Graph
 from microgrid.leaves import Input, State
 from microgrid.ops.elementwise import positive
@@ -69,7 +72,7 @@ class Program:
         leaves = [(self.slots[node], node) for node in static if node.primitive is None]
         self.leaves = [(slot, leaf) for slot, leaf in leaves if not is_fixed_number(leaf)]
         self.constants = [node.value if is_fixed_number(node) else None for node in static]
-        place_static_parts(layout)
+        lay_out_statics(layout)
         self.fixed = write_fixed(layout, self.slots)
         self.steps: list[tuple[Phase, list[Step]]] = []
         for phase in layout.phases:

@@ -10,17 +10,11 @@ from microgrid.graph import Graph
 from microgrid.rewrite.constants import fold_constants
 from microgrid.rewrite.joined import join_single_rows, slice_weights
 from microgrid.rewrite.lower import interpolations, means_as_sums, sigmoid_by_tanh, squares, without_broadcasts
+from microgrid.rewrite.parts import distribute_over_parts, join_scatters, merge_products_by_one
 from microgrid.rewrite.products import contract_over_time, merge_products, scale_weights, static_factors_last
 from microgrid.rewrite.repeated import merge_repeated
 from microgrid.rewrite.rule import together
-from microgrid.rewrite.slices import (
-    distribute_over_parts,
-    flat_slices,
-    join_scatters,
-    merge_neighbours,
-    merge_products_by_one,
-    scale_before_slicing,
-)
+from microgrid.rewrite.slices import flat_slices, merge_neighbours, scale_before_slicing
 from microgrid.rewrite.sums import factors_outside, hoist_terms, negate_outside, share_factors
 
 ROUNDS = 12
