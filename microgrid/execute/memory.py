@@ -169,40 +169,53 @@ def place_parts(layout: Layout, share: bool) -> None:
     """Find the operations whose result can be written straight into the concatenation that reads it."""
     if not share:
         return
-    nexts = {state.next for state in layout.graph.states}
-    varying = layout.graph.varying
-    readers = layout.graph.readers
-    homes = {node: block for _, _, block in blocks_of(layout) for node in block.nodes}
-    for _, _, block in blocks_of(layout):
-        if block.kind == "once":
+    home = {node: block for _, _, block in blocks_of(layout) for node in block.nodes}
+    for node, block in home.items():
+        if block.kind == "once" or node.primitive is not CONCATENATE or node.params["axis"] is None:
             continue
-        inside = set(block.nodes)
-        for node in block.nodes:
-            if node.primitive is not CONCATENATE or node.params["axis"] is None:
-                continue
-            axis = node.params["axis"] % node.ndim
-            for index, part in enumerate(node.operands):
-                if isinstance(part, State):  # it lives where it is read, its next where it is read a timestep later
-                    following = part.next
-                    alone = homes.get(following) is block and following in varying and part not in layout.placed
-                    alone = alone and following.primitive is not CONCATENATE and node not in nexts
-                    states = [each for each in node.operands if isinstance(each, State)]
-                    alone = alone and can_have_gaps(part, axis, readers) and can_have_gaps(following, axis, readers)
-                    if block.kind == "loop" and alone and len(states) == 1 and part.dtype == node.dtype:
-                        layout.placed[part] = layout.placed[following] = (node, index)
-                    continue
-                source = reshaped_from(part)
-                if (
-                    source in inside
-                    and source not in layout.placed
-                    and source not in nexts
-                    and source.primitive is not None
-                    and source.primitive.ufunc is not None
-                    and source.dtype == node.dtype
-                    and source.shape[:axis] == part.shape[:axis]
-                    and can_have_gaps(source, axis, readers)
-                ):
-                    layout.placed[source] = (node, index)
+        for index, part in enumerate(node.operands):
+            if isinstance(part, State):
+                if can_live_in(node, part, home, layout):
+                    layout.placed[part] = layout.placed[part.next] = node, index
+            elif can_be_written_into(node, part, home, layout):
+                layout.placed[reshaped_from(part)] = node, index
+
+
+def can_live_in(whole: Tensor, state: State, home: Mapping[Tensor, Block], layout: Layout) -> bool:
+    """Whether a state can live in the concatenation that reads it, and its next where it is read a timestep later."""
+    following, block, readers = state.next, home[whole], layout.graph.readers
+    axis = whole.params["axis"] % whole.ndim
+    return (
+        block.kind == "loop"
+        and home.get(following) is block
+        and state not in layout.placed
+        and following in layout.graph.varying
+        and following.primitive is not CONCATENATE
+        and not is_next(whole, layout)
+        and sum(isinstance(part, State) for part in whole.operands) == 1
+        and state.dtype == whole.dtype
+        and can_have_gaps(state, axis, readers)
+        and can_have_gaps(following, axis, readers)
+    )
+
+
+def can_be_written_into(whole: Tensor, part: Tensor, home: Mapping[Tensor, Block], layout: Layout) -> bool:
+    """Whether the operation behind a part of a concatenation can be computed in its place there."""
+    source, axis = reshaped_from(part), whole.params["axis"] % whole.ndim
+    return (
+        home.get(source) is home[whole]
+        and source not in layout.placed
+        and not is_next(source, layout)
+        and source.primitive is not None
+        and source.primitive.ufunc is not None
+        and source.dtype == whole.dtype
+        and source.shape[:axis] == part.shape[:axis]
+        and can_have_gaps(source, axis, layout.graph.readers)
+    )
+
+
+def is_next(node: Tensor, layout: Layout) -> bool:
+    return any(state.next is node for state in layout.graph.states)
 
 
 def reshaped_from(node: Tensor) -> Tensor:
