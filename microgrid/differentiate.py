@@ -192,13 +192,11 @@ class Adjoint:
 
 def depending_on(net: Graph, nodes: Iterable[Tensor]) -> set[Tensor]:
     """The nodes that depend on one of `nodes`, in this timestep or another, and need a gradient; themselves too."""
-    readers: dict[Tensor, list[Tensor]] = {}
-    for tail, head, _ in net.edges():
-        readers.setdefault(tail, []).append(head)
     seen = set(nodes)
     stack = list(seen)
     while stack:
-        new = [reader for reader in readers.get(stack.pop(), ()) if reader.requires_grad and reader not in seen]
+        readers = [reader for reader in net.readers.get(stack.pop(), ()) if reader is not None]
+        new = [reader for reader in readers if reader.requires_grad and reader not in seen]
         seen.update(new)
         stack += new
     return seen

@@ -34,23 +34,15 @@ def no_grad() -> Iterator[None]:
     >>> y.requires_grad, y.operands
     (False, ())
     """
-    _here.blocks = getattr(_here, "blocks", 0) + 1
-    try:
-        with special():
-            yield
-    finally:
-        _here.blocks -= 1
+    with special("blocks"):
+        yield
 
 
 @contextlib.contextmanager
 def outlines() -> Iterator[None]:
     """Record without computing, in this thread: large values are of the right shape and dtype, and no more."""
-    _here.outlines = getattr(_here, "outlines", 0) + 1
-    try:
-        with special():
-            yield
-    finally:
-        _here.outlines -= 1
+    with special("outlines"):
+        yield
 
 
 def is_outlining() -> bool:
@@ -58,14 +50,16 @@ def is_outlining() -> bool:
 
 
 @contextlib.contextmanager
-def special() -> Iterator[None]:
-    """Let every operation ask how it is to be recorded."""
+def special(mode: str) -> Iterator[None]:
+    """Enter a mode in this thread, in which every operation asks how it is to be recorded."""
     global special_anywhere
     with _lock:
         special_anywhere += 1
+    setattr(_here, mode, getattr(_here, mode, 0) + 1)
     try:
         yield
     finally:
+        setattr(_here, mode, getattr(_here, mode) - 1)
         with _lock:
             special_anywhere -= 1
 

@@ -11,7 +11,6 @@ import numpy as np
 from microgrid.execute.code import Code, Step, View, out_argument
 from microgrid.execute.memory import CONCATENATE, Layout, is_contiguous, is_view
 from microgrid.graph import Graph
-from microgrid.leaves import State
 from microgrid.ops.time import FIRST, LAST, TIME_DOT, TIME_MATMUL, TIME_MEAN, TIME_ROWS, TIME_STACK, TIME_SUM
 from microgrid.tensor import PYTHON_NUMBERS, Tensor, is_fixed_number
 
@@ -54,10 +53,9 @@ def known_by_length(graph: Graph) -> set[Tensor]:
     """The operations on numbers alone, such as the number of elements in a mean over time."""
     found: set[Tensor] = set()
     for node in graph.nodes:
-        if node.primitive is not None and not isinstance(node, State):
-            fixed = node not in graph.varying and all(x in found or is_fixed_number(x) for x in node.operands)
-            if fixed and node.operands:
-                found.add(node)
+        known = [operand in found or is_fixed_number(operand) for operand in node.operands]
+        if known and all(known) and node not in graph.varying:
+            found.add(node)
     return found
 
 

@@ -14,10 +14,10 @@ from microgrid.ops.elementwise import add, multiply
 from microgrid.ops.index import SCATTER_ADD
 from microgrid.ops.shape import broadcast_to, concatenate, expand_dims, reshape
 from microgrid.rebuild import Made, renamed
-from microgrid.rewrite.reading import ADD, CONCATENATE, MULTIPLY, STATIC, has, is_float, zones_of
+from microgrid.rewrite.reading import ADD, CONCATENATE, MULTIPLY, STATIC, has, zones_of
 from microgrid.rewrite.rule import Rewrite, Rule
 from microgrid.rewrite.slices import Span, part_of, span_of
-from microgrid.rewrite.sums import is_whole, terms_of
+from microgrid.rewrite.sums import factors_of, is_whole, terms_of
 from microgrid.tensor import Tensor
 
 
@@ -140,11 +140,9 @@ def merge_products_by_one(graph: Graph) -> Rule | None:
 
     def factors(part: Tensor, own: int) -> tuple[Tensor, Tensor] | None:
         """(what recurs, what does not) of a product of two arrays of its shape, in the cycle `own`."""
-        if part.primitive is MULTIPLY and is_float(part):
-            for one, two in (part.operands, part.operands[::-1]):
-                if zones[one] == own != zones[two] and one.shape == two.shape == part.shape:
-                    return (one, two) if one.dtype == two.dtype == part.dtype else None
-        return None
+        found = factors_of(part, own, zones)
+        same = found is not None and found[0].dtype == found[1].dtype == part.dtype and found[1].shape == part.shape
+        return found if same else None
 
     def run_of(part: Tensor, own: int) -> tuple[bool, int]:
         """The same for parts with the same recurring factor, a key of its own for any other."""

@@ -90,27 +90,27 @@ def is_chain(root: Tensor, readers: Readers) -> bool:
         node = first
 
 
+def factors_of(product: Tensor, own: int, zones: Mapping[Tensor, int]) -> tuple[Tensor, Tensor] | None:
+    """(what recurs, what does not) of a product in the cycle `own`; None for any other node."""
+    if product.primitive is MULTIPLY and zones[product] == own and is_float(product):
+        for one, two in (product.operands, product.operands[::-1]):
+            if zones[one] == own != zones[two] and one.shape == product.shape:
+                return (one, two) if fits(one, product) and fits(two, product) else None
+    return None
+
+
 @Rewrite
 def factors_outside(graph: Graph) -> Rule | None:
     """The graph in which b·(a·x), where x recurs and a and b do not, is (b·a)·x, also where others read a·x."""
     zones = zones_of(graph)
-
-    def split(node: Tensor, own: int) -> tuple[Tensor, Tensor] | None:
-        """(what does not recur, what does) of a product in the cycle `own`."""
-        if node.primitive is MULTIPLY and zones[node] == own and is_float(node):
-            for one, two in (node.operands, node.operands[::-1]):
-                if zones[one] != own == zones[two] and two.shape == node.shape and fits(one, node) and fits(two, node):
-                    return one, two
-        return None
-
     products: dict[Tensor, tuple[list[Tensor], Tensor]] = {}  # product → its factors from outside, what recurs
     for node in graph.nodes:
-        found = split(node, zones[node]) if zones[node] >= 0 else None
+        found = factors_of(node, zones[node], zones) if zones[node] >= 0 else None
         outside: list[Tensor] = []
         while found is not None:
-            outside.append(found[0])
-            recurring = found[1]
-            found = split(recurring, zones[node])
+            recurring = found[0]
+            outside.append(found[1])
+            found = factors_of(recurring, zones[node], zones)
         if len(outside) > 1:
             products[node] = outside, recurring
     if not products:
@@ -133,11 +133,8 @@ def share_factors(graph: Graph) -> Rule | None:
 
     def factors(term: Tensor, node: Tensor) -> tuple[Tensor, Tensor] | None:
         """(what recurs with the sum `node`, what does not) of a product that only this sum reads."""
-        if term.primitive is MULTIPLY and len(readers[term]) == 1 and is_float(term):
-            for one, two in (term.operands, term.operands[::-1]):
-                if zones[one] == zones[node] != zones[two] and one.shape == two.shape == term.shape:
-                    return (one, two) if fits(one, node) and fits(two, node) else None
-        return None
+        found = factors_of(term, zones[node], zones) if len(readers[term]) == 1 else None
+        return found if found and found[1].shape == term.shape and all(fits(each, node) for each in found) else None
 
     sums: dict[Tensor, tuple[list[Tensor], dict[Tensor, list[Tensor | None]]]] = {}
     for node in graph.nodes:
