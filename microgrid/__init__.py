@@ -86,6 +86,7 @@ from microgrid.ops.time import first, last, time_mean, time_stack, time_sum, tim
 from microgrid.primitive import Primitive, primitive
 from microgrid.recording import is_recording, no_grad
 from microgrid.schedule import Schedule, schedule
+from microgrid.scope import Scope as scope
 from microgrid.tensor import Tensor
 from microgrid.unroll import Unrolled, unroll
 
@@ -168,6 +169,7 @@ __all__ = [
     "relu",
     "reshape",
     "schedule",
+    "scope",
     "sigmoid",
     "sign",
     "sin",

@@ -31,7 +31,7 @@ from microgrid.ops.time import (
     time_unstack,
 )
 from microgrid.primitive import Primitive
-from microgrid.tensor import Tensor, constant
+from microgrid.tensor import Name, Tensor, constant
 
 
 def differentiate(loss_or_graph: Tensor | Graph, wrt: Iterable[Tensor | str] | Tensor | str | None = None) -> Graph:
@@ -147,7 +147,7 @@ class Adjoint:
     def delay_back(self, of: State) -> State:
         """The state by which the cotangent of `of` reaches its next, one timestep away."""
         back = state(np.zeros(of.shape, of.dtype) if of.shape else of.dtype.type(0), reverse=not of.reverse)
-        back._name = (f"{self.net.names[of]}.grad⁺", None)
+        back._name = Name(f"{self.net.names[of]}.grad⁺")
         self.received.setdefault(of.next, []).append(back if of.next in self.net.varying else time_sum(back))
         return back
 
@@ -157,7 +157,7 @@ class Adjoint:
         for cotangent in rest:
             summed = summed + cotangent
         if node.name is not None and summed.name is None and summed.operands and summed not in self.net:
-            summed._name = (f"{node.name}.grad", None)
+            summed._name = Name(f"{self.net.names[node]}.grad")
         return summed
 
     def pass_on(self, node: Tensor, g: Tensor) -> None:
@@ -223,7 +223,7 @@ def only_at(g: Tensor, operand: Tensor, *, reverse: bool) -> Tensor:
     """A cotangent at the first or, in reverse, at the last timestep, and 0 at all others: a delay of 0 that starts
     from it."""
     there = state(fitted(g, operand), reverse=reverse)
-    there._name = ("grad of the last" if reverse else "grad of the first", None)
+    there._name = Name("grad of the last" if reverse else "grad of the first")
     there.next = zeros_of(there)
     return there
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import networkx as nx
 
-from microgrid.errors import CausalityError, NameClashError, OperandTypeError, UnknownNameError, did_you_mean
+from microgrid.errors import CausalityError, OperandTypeError, UnknownNameError, did_you_mean
 from microgrid.leaves import Input, Parameter, State
+from microgrid.names import kind_of, unique_names
 from microgrid.ops.time import is_spread_over_time
 from microgrid.tensor import ArrayLike, Tensor, describe
 
@@ -295,47 +296,3 @@ def varying_nodes(nodes: Sequence[Tensor]) -> set[Tensor]:
         if varies:
             varying.add(node)
     return varying
-
-
-def kind_of(node: Tensor) -> str:
-    """parameter, input, state, the operation's name, or constant."""
-    if isinstance(node, Parameter | Input | State):
-        return type(node).__name__.lower()
-    return node.primitive.name if node.primitive is not None else "constant"
-
-
-def origin(node: Tensor, aliases: Mapping[Tensor, str]) -> str:
-    """What a named node is and where it got its name, for an error."""
-    where = "by a keyword of mg.Graph" if node in aliases else f"at {node.place}"
-    return f"{kind_of(node)} of shape {node.shape}, named {where}"
-
-
-def unique_names(nodes: Sequence[Tensor], aliases: Mapping[Tensor, str]) -> dict[Tensor, str]:
-    """A name for every node: the user's, or its kind with a number."""
-    names: dict[Tensor, str] = {}
-    owners: dict[str, Tensor] = {}
-    for node in nodes:
-        name = aliases.get(node, node.name)
-        if name is None:
-            continue
-        if name in owners and node.place is None and node not in aliases:  # copies of two unrolled windows
-            continue
-        if name in owners:
-            other = owners[name]
-            raise NameClashError(
-                f"two nodes are named {name!r}: {origin(other, aliases)}, and {origin(node, aliases)}. "
-                "Rename one of them."
-            )
-        names[node], owners[name] = name, node
-    counts: dict[str, int] = {}
-    for node in nodes:
-        if node in names:
-            continue
-        kind = node.name or kind_of(node)
-        while True:
-            counts[kind] = counts.get(kind, 0) + 1
-            name = f"{kind}_{counts[kind]}"
-            if name not in owners:
-                break
-        names[node], owners[name] = name, node
-    return {node: names[node] for node in nodes}

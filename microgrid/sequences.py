@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from microgrid import recording
 from microgrid.errors import SequenceError, UnknownNameError, did_you_mean
 from microgrid.graph import Graph
 from microgrid.ops.elementwise import positive
 from microgrid.ops.shape import unstack
-from microgrid.tensor import PYTHON_NUMBERS, ArrayLike, Tensor, number_array
+from microgrid.tensor import PYTHON_NUMBERS, ArrayLike, Name, Tensor, number_array
 
 
 def by_input_name(graph: Graph, values: Mapping[Any, Any] | None) -> dict[str, Any]:
@@ -75,7 +76,7 @@ def input_copies(node: Tensor, name: str, sequence: Any, steps: int) -> list[Ten
         leaf = given_value(node, f"timestep {t} of {name!r}", node.value if sequence is None else sequence[t])
         if not same_but_for_batch(leaf, node):
             raise SequenceError(wrong_shape(node, name, t, leaf.shape))
-        leaf._name = (f"{name}[{t}]", None)
+        leaf._name = Name(f"{name}[{t}]")
         copies.append(leaf)
     return copies
 
@@ -123,6 +124,25 @@ def batch_hint(graph: Graph, examples: Sequence[Tensor]) -> str:
         ". The inputs have another shape than their examples: give the states a start of that shape, as in "
         f"initial={{{name!r}: np.zeros(...)}}"
     )
+
+
+def starts_for_any_batch(graph: Graph, examples: Sequence[Tensor]) -> dict[Tensor, Tensor]:
+    """Where the batch is not the recorded one: a start of one row for states that start alike in every sequence.
+
+    `examples` are values of the inputs, in order.
+    """
+    pairs = zip(graph.inputs, examples, strict=True)
+    other = {node.shape[0] for node, given in pairs if node.shape[:1] != given.shape[:1]}
+    if not other:
+        return {}
+    with recording.always():
+        return {state: state.initial[:1] for state in graph.states if starts_alike(state.initial, other)}
+
+
+def starts_alike(start: Tensor, batches: Container[int]) -> bool:
+    """Whether an initial value was written as an array with a row for each sequence of the batch, all equal."""
+    written = type(start) is Tensor and start.primitive is None and start.shape[:1] != ()
+    return written and start.shape[0] in batches and bool(np.all(start.value == start.value[:1]))
 
 
 def same_but_for_batch(given: Tensor, recorded: Tensor) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from microgrid import backward
 from microgrid.errors import GradientError, OperandTypeError, UnsupportedFunctionError
 from microgrid.numpy_functions import NUMPY_FUNCTIONS, unsupported
+from microgrid.scope import Scope, current_scope
 
 if TYPE_CHECKING:
     from microgrid.primitive import Primitive
@@ -24,6 +25,18 @@ ArrayLike: TypeAlias = "Tensor | npt.ArrayLike"
 
 NO_PARAMS: Mapping[str, Any] = {}
 PYTHON_NUMBERS = frozenset({float, int, bool})
+
+
+class Name(NamedTuple):
+    """What a node is called; without a `place`, as a copy is, it gives way to another node of that name."""
+
+    text: str
+    place: str | None = None
+    scope: Scope | None = None
+
+    def __str__(self) -> str:
+        within = str(self.scope) if self.scope is not None else ""
+        return f"{within}.{self.text}" if within else self.text
 
 
 class Tensor:
@@ -87,7 +100,7 @@ class Tensor:
         self.requires_grad = requires_grad
         self.grad: Any = None
         self._timed: bool | None = None  # what depends_on_time found; operands never change
-        self._name: tuple[str, str | None] | None = None  # with the place where it was given
+        self._name: Name | None = None
 
     @property
     def operands(self) -> tuple[Tensor, ...]:
@@ -107,7 +120,7 @@ class Tensor:
     @property
     def name(self) -> str | None:
         """The name its user gave it, or None; set it on any node to see it in pictures and errors."""
-        return self._name[0] if self._name else None
+        return str(self._name) if self._name else None
 
     @name.setter
     def name(self, name: str | None) -> None:
@@ -117,7 +130,7 @@ class Tensor:
         """Take `name`, given at `place` ("file:line")."""
         if name is not None and not isinstance(name, str):
             raise OperandTypeError(f"a name is a string, not {type(name).__name__} {name!r}")
-        self._name = None if name is None else (name, place)
+        self._name = None if name is None else Name(name, place, current_scope())
 
     def named(self, name: str) -> Tensor:
         """Give this node a name and return it, for use inside an expression.
@@ -132,7 +145,7 @@ class Tensor:
     @property
     def place(self) -> str | None:
         """Where in the user's program the name was given, as "file:line"; None for a copy in an unrolled graph."""
-        return self._name[1] if self._name else None
+        return self._name.place if self._name else None
 
     # --- gradients ---------------------------------------------------------------------------
 

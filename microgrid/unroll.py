@@ -20,8 +20,15 @@ from microgrid.graph import Graph, nodes_behind
 from microgrid.leaves import State
 from microgrid.ops.time import is_time_reduction
 from microgrid.primitive import record
-from microgrid.sequences import batch_hint, by_input_name, initial_values, input_copies, number_of_steps
-from microgrid.tensor import ArrayLike, Tensor, describe
+from microgrid.sequences import (
+    batch_hint,
+    by_input_name,
+    initial_values,
+    input_copies,
+    number_of_steps,
+    starts_for_any_batch,
+)
+from microgrid.tensor import ArrayLike, Name, Tensor, describe
 
 
 class Unrolled:
@@ -257,7 +264,8 @@ def unroll(
     copies: dict[Tensor, list[Tensor]] = {
         node: input_copies(node, graph.names[node], sequences.get(graph.names[node]), steps) for node in graph.inputs
     }
-    starts = initial_values(graph, {} if initial is None else initial)
+    starts = starts_for_any_batch(graph, [copies[node][0] for node in graph.inputs])
+    starts |= initial_values(graph, {} if initial is None else initial)
 
     def start(state: State) -> Tensor:
         return starts[state] if state in starts else static[state.initial]
@@ -282,7 +290,7 @@ def unroll(
         elif node.primitive is None:
             static[node] = node
         else:
-            static[node] = compute_static(node, copies, static, steps)
+            static[node] = compute_static(node, graph.names[node], copies, static, steps)
     return Unrolled(graph, steps, copies, static)
 
 
@@ -313,7 +321,7 @@ def copy_maker(
             else:
                 operand = others[source] if others is not None else static[following]
             made = record(primitive, (operand,))
-            made._name = (f"{name}[{t}]", None)
+            made._name = Name(f"{name}[{t}]")
             return made
 
     elif primitive.at_timestep is not None:
@@ -326,7 +334,7 @@ def copy_maker(
 
         def make(t: int) -> Tensor:
             made = read(whole, t)
-            made._name = (f"{name}[{t}]", None)
+            made._name = Name(f"{name}[{t}]")
             return made
 
     else:
@@ -335,14 +343,14 @@ def copy_maker(
         def make(t: int) -> Tensor:
             operands = [fixed if each is None else each[t] for each, fixed in sources]
             made = record(primitive, operands, params)  # type: ignore[arg-type]
-            made._name = (f"{name}[{t}]", None)
+            made._name = Name(f"{name}[{t}]")
             return made
 
     return make
 
 
 def compute_static(
-    node: Tensor, copies: Mapping[Tensor, list[Tensor]], static: Mapping[Tensor, Tensor], steps: int
+    node: Tensor, name: str, copies: Mapping[Tensor, list[Tensor]], static: Mapping[Tensor, Tensor], steps: int
 ) -> Tensor:
     """The one copy of a static operation; a reduction over time reads every timestep."""
     assert node.primitive is not None
@@ -359,7 +367,7 @@ def compute_static(
     if unchanged and same_value(made.value, node.value):
         return node  # no parameter behind it has changed since it was recorded: gradients reach the user's own node
     if node.name is not None:
-        made._name = (node.name, None)
+        made._name = Name(name)
     return made
 
 

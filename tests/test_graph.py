@@ -443,3 +443,37 @@ def test_networkx_algorithms_work_on_the_export():
     exported.remove_edges_from(delays)
     assert nx.is_directed_acyclic_graph(exported)
     assert nx.ancestors(exported, "loss") == set(exported) - {"loss"}
+
+
+def test_names_within_scopes():
+    def cell(name):
+        with mg.scope(name):
+            h = mg.state(0.0, name="h")
+            with mg.scope("gate"):
+                w = mg.parameter(1.0, name="w")
+            h.next = mg.tanh(h * w).named("out")
+        return h.next
+
+    net = mg.Graph(cell("enc") + cell("enc") + cell("dec"))
+    assert [net.names[p] for p in net.parameters] == ["enc_1.gate.w", "enc_2.gate.w", "dec.gate.w"]
+    assert [net.names[s] for s in net.states] == ["enc_1.h", "enc_2.h", "dec.h"]
+    assert net["enc_2.out"].name == "enc.out"
+    assert mg.parameter(1.0, name="w").name == "w"  # outside again
+    run = mg.compile(mg.Graph(loss=mg.time_sum(net.output)))(steps=3)
+    assert set(run.grads) == {"enc_1.gate.w", "enc_2.gate.w", "dec.gate.w"}
+    assert set(run.state) == {"enc_1.h", "enc_2.h", "dec.h"}
+    assert [net.names[node] for node in net.unroll(steps=2, initial={"enc_2.h": 0.5}).parameters] == list(run.grads)
+
+
+def test_two_names_in_one_scope_clash():
+    with mg.scope("part"):
+        a, b = mg.tensor(1.0, name="a"), mg.tensor(1.0, name="a")
+    with pytest.raises(NameClashError, match=r"two nodes are named 'part\.a'"):
+        mg.Graph(a + b)
+
+
+def test_a_scope_without_a_name_adds_nothing():
+    with mg.scope(None), mg.scope("part"):
+        assert mg.tensor(1.0, name="a").name == "part.a"
+    with pytest.raises(OperandTypeError, match="a scope's name is a string"):
+        mg.scope(3)

@@ -12,12 +12,13 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = [
     ["errors", "recording", "time_axis", "outline"],
-    ["numpy_functions"],
+    ["numpy_functions", "scope"],
     ["backward"],
     ["tensor"],
     ["primitive"],
     ["ops"],
     ["leaves"],
+    ["names"],
     ["graph"],
     ["cycles"],
     ["sequences"],

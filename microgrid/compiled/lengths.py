@@ -9,7 +9,7 @@ import numpy as np
 
 from microgrid.errors import SequenceError
 from microgrid.graph import Graph
-from microgrid.leaves import Input, state
+from microgrid.leaves import Input, State, state
 from microgrid.ops import reduce
 from microgrid.ops.elementwise import maximum, where
 from microgrid.ops.index import GETITEM
@@ -18,7 +18,7 @@ from microgrid.ops.shape import reshape
 from microgrid.ops.time import LAST, TIME_MEAN, TIME_STACK, TIME_SUM, is_time_reduction, last, time_sum
 from microgrid.primitive import primitive_of, record
 from microgrid.rebuild import Made, kept, rebuilt
-from microgrid.tensor import Tensor
+from microgrid.tensor import Name, Tensor
 
 LENGTHS = "lengths"
 """The name of the input that says which sequences have not ended yet."""
@@ -129,7 +129,7 @@ def masked(graph: Graph, axes: dict[Tensor, int]) -> Graph:
         raise SequenceError("lengths= needs an input with a batch axis")
     size = batched[0].shape[axes[batched[0]]]
     going = Input(np.ones(size, np.bool_))
-    going._name = (LENGTHS, None)
+    going._name = Name(LENGTHS)
     averaged: set[Tensor] = set()  # nodes made of means over the batch, whose weight in time is how many there are
     count: dict[Any, Tensor] = {}
 
@@ -197,11 +197,12 @@ def masked(graph: Graph, axes: dict[Tensor, int]) -> Graph:
             raise mixing(graph, node)
         return kept(node, made)
 
-    copy = rebuilt(graph, remake)
-    with_batch = {old.name: old for old in graph.states if old in axes}
-    for node in copy.states:
-        if node.name in with_batch:  # past its end a sequence keeps its state
-            node._next = where(still_going(with_batch[node.name]), node.next, node)
+    made: dict[Tensor, Tensor] = {}
+    copy = rebuilt(graph, remake, made=made)
+    for old in graph.states:
+        new = made[old]
+        if old in axes and isinstance(new, State):  # past its end a sequence keeps its state
+            new._next = where(still_going(old), new.next, new)
     pairs = zip(graph.outputs, copy.outputs, strict=True)
     return Graph(*(old if isinstance(old, Input) else new for old, new in pairs))
 

@@ -15,8 +15,8 @@ from microgrid.graph import Graph
 from microgrid.leaves import Input, State
 from microgrid.ops.time import is_spread_over_time
 from microgrid.rebuild import recorded_on
-from microgrid.sequences import batch_hint
-from microgrid.tensor import PYTHON_NUMBERS, Tensor, describe
+from microgrid.sequences import batch_hint, starts_for_any_batch
+from microgrid.tensor import PYTHON_NUMBERS, Name, Tensor, describe
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +101,7 @@ def recorded_for(
 def held_for(name: str, start: Tensor) -> Tensor:
     """A leaf for the initial value that a user gives to a state; named, so that no rewrite takes it for a constant."""
     leaf = Tensor(start.value)
-    leaf._name = (f"initial {name}", None)
+    leaf._name = Name(f"initial {name}")
     return leaf
 
 
@@ -133,8 +133,10 @@ def recorded(
     for node, row in zip(graph.inputs, rows, strict=True):
         is_number = type(node.value) in PYTHON_NUMBERS and not np.ndim(row)
         examples[node] = example = Input(row.item() if is_number else row, requires_grad=node.requires_grad)
-        example._name = (graph.names[node], None)
-    hint = batch_hint(graph, [examples[node] for node in graph.inputs])
+        example._name = Name(graph.names[node])
+    given = [examples[node] for node in graph.inputs]
+    hint = batch_hint(graph, given)
+    starts = {**starts_for_any_batch(graph, given), **starts}
     try:
         copy = recorded_on(wanted, examples, starts, length, made=made)
         wide: dict[Tensor, tuple[int, ...]] = {  # a start of one row serves every batch
@@ -146,9 +148,11 @@ def recorded(
             copy = recorded_on(wanted, examples, starts, length, wide, made)
     except OperandError as error:
         raise OperandError(f"{error}{hint}") from None
-    for old, new in zip(wanted.outputs, copy.outputs, strict=True):
-        if new.name is None and new.primitive is not None:
-            new._name = (graph.names[old], None)
+    outputs = set(wanted.outputs)
+    for old in wanted.nodes:
+        new = made[old]
+        if new is not old and new.primitive is not None and (old in outputs or old.name is not None):
+            new._name = Name(graph.names[old])  # with the numbers that tell parts of one name apart
     for state in copy.states:
         if state.next.shape != state.shape:
             raise SequenceError(

@@ -13,7 +13,7 @@ from microgrid.differentiate import gradients
 from microgrid.execute.on_numpy import Program
 from microgrid.graph import Graph
 from microgrid.ops.time import first, last
-from microgrid.tensor import Tensor
+from microgrid.tensor import Name, Tensor
 
 
 class Whole:
@@ -32,7 +32,7 @@ class Whole:
             grads = [found[node] for node in network.wrt]
             for node, grad in zip(network.wrt, grads, strict=True):
                 if grad.name is None and grad.primitive is not None:
-                    grad._name = (f"{network.graph.names[node]}.grad", None)
+                    grad._name = Name(f"{network.graph.names[node]}.grad")
         ends = [first(state.next) if state.reverse else last(state.next) for state in network.states]
         joint = Graph.of_checked([*network.outputs, *grads, *ends])
         self.program = Program(rewrite.program(joint) if simplify else joint, share=simplify)
