@@ -1,6 +1,6 @@
 """microgrid: automatic differentiation in which a recurrent network is a graph with a cycle."""
 
-from microgrid import errors, ops, optim
+from microgrid import data, errors, nn, ops, optim
 from microgrid.check import check_gradients
 from microgrid.compiled.program import Compiled, compile
 from microgrid.compiled.run import Gradients, Run
@@ -54,6 +54,7 @@ from microgrid.ops.elementwise import (
 from microgrid.ops.elementwise import absolute as abs
 from microgrid.ops.index import getitem, take
 from microgrid.ops.linalg import einsum, matmul
+from microgrid.ops.pick import lookup, pick
 from microgrid.ops.reduce import (
     cumsum,
     log_softmax,
@@ -118,6 +119,7 @@ __all__ = [
     "concatenate",
     "cos",
     "cumsum",
+    "data",
     "differentiate",
     "divide",
     "einsum",
@@ -147,6 +149,7 @@ __all__ = [
     "logical_not",
     "logical_or",
     "logsumexp",
+    "lookup",
     "matmul",
     "max",
     "maximum",
@@ -155,6 +158,7 @@ __all__ = [
     "minimum",
     "multiply",
     "negative",
+    "nn",
     "no_grad",
     "not_equal",
     "ops",
@@ -162,6 +166,7 @@ __all__ = [
     "pad",
     "parameter",
     "permute",
+    "pick",
     "positive",
     "power",
     "primitive",

@@ -24,6 +24,17 @@ class Input(Tensor):
     __slots__ = ()
     is_new_at_every_timestep = True
 
+    draws_itself = False
+    """Whether inputs of this class draw a sequence by themselves where a run gives them none, as dropout masks do."""
+
+    def drawn(self, steps: int, batch: int | None) -> np.ndarray[Any, Any]:
+        """A sequence for so many timesteps and sequences, where a gradient is computed."""
+        raise NotImplementedError
+
+    def without_drawing(self, steps: int, batch: int | None) -> np.ndarray[Any, Any]:
+        """A sequence for so many timesteps and sequences, where only values are asked for."""
+        raise NotImplementedError
+
 
 class State(Tensor):
     """The value that another node, `next`, had one timestep ago; in a `reverse` state, has one timestep later.

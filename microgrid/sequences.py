@@ -22,13 +22,37 @@ def by_input_name(graph: Graph, values: Mapping[Any, Any] | None) -> dict[str, A
     }
 
 
+def with_drawn(graph: Graph, sequences: Mapping[str, Any], steps: int | None, *, dropping: bool) -> dict[str, Any]:
+    """The sequences, and those of the inputs that draw their own, of the batch and length of the first.
+
+    With `dropping` they draw, as training asks for; without, they have no effect. Where no sequence is given,
+    they keep their example.
+    """
+    drawing = [node for node in graph.inputs if node.draws_itself and graph.names[node] not in sequences]
+    if not drawing or not sequences:
+        return dict(sequences)
+    length = steps if isinstance(steps, int) else min(len(each) for each in sequences.values() if np.ndim(each))
+    found = dict(sequences)
+    for node in drawing:
+        alike = [
+            each.shape[1] if isinstance(each, Tensor | np.ndarray) else len(each[0])
+            for other in graph.inputs
+            if (each := sequences.get(graph.names[other])) is not None and other.shape[:1] == node.shape[:1] != ()
+        ]
+        draw = node.drawn if dropping else node.without_drawing
+        found[graph.names[node]] = draw(length, alike[0] if alike else None)
+    return found
+
+
 def number_of_steps(graph: Graph, sequences: Mapping[str, Any], steps: int | None) -> int:
     """How many timesteps to unroll, from the sequences or from `steps`."""
     expected = [graph.names[node] for node in graph.inputs]
     for name in sequences:
         if name not in expected:
             raise UnknownNameError(f"the graph has no input {name!r}. {did_you_mean(name, expected)}")
-    missing = [name for name in expected if name not in sequences]
+    missing = [
+        graph.names[node] for node in graph.inputs if not node.draws_itself and graph.names[node] not in sequences
+    ]
     if sequences and missing:
         raise SequenceError(
             f"no sequence was given for the input {', '.join(map(repr, missing))} (given: {', '.join(sequences)}). "

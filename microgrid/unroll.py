@@ -27,6 +27,7 @@ from microgrid.sequences import (
     input_copies,
     number_of_steps,
     starts_for_any_batch,
+    with_drawn,
 )
 from microgrid.tensor import ArrayLike, Name, Tensor, describe
 
@@ -258,7 +259,7 @@ def unroll(
     >>> u.grad, dag["x", 0].grad
     (1.0, 0.25)
     """
-    sequences = by_input_name(graph, sequences)
+    sequences = with_drawn(graph, by_input_name(graph, sequences), steps, dropping=True)
     steps = number_of_steps(graph, sequences, steps)
     static: dict[Tensor, Tensor] = {}
     copies: dict[Tensor, list[Tensor]] = {

@@ -23,6 +23,7 @@ from microgrid.errors import (
     UnknownNameError,
 )
 from microgrid.execute import on_numpy
+from microgrid.ops.pick import add_rows, place
 
 # --- the reference --------------------------------------------------------------------------------------
 
@@ -1086,6 +1087,14 @@ OPERATIONS = {
     "take": lambda a: mg.take(a, np.array([[1, 0], [1, 1]]), axis=-1),
     "take of all": lambda a: mg.take(a, np.array([1, 0, 1])),
     "take of what varies": lambda a: mg.take(a, zero_or_one(row(a)), axis=0),
+    "lookup": lambda a: mg.lookup(a, np.array([[1, 0], [1, 1]])),
+    "lookup of what varies": lambda a: mg.lookup(a, zero_or_one(row(a))),
+    "lookup in what does not vary": lambda a: a * mg.lookup(mg.tensor([0.5, -0.3]), zero_or_one(a)),
+    "add_rows": lambda a: add_rows(a, np.arange(len(a.value)) // 2, rows=4),
+    "add_rows where it varies": lambda a: add_rows(a, zero_or_one(a[..., 0]) if a.ndim > 1 else zero_or_one(a), rows=3),
+    "pick": lambda a: mg.pick(a, np.ones(a.shape[:-1], int)),
+    "pick of what varies": lambda a: mg.pick(a, zero_or_one(a[..., 0])),
+    "place": lambda a: place(a, zero_or_one(a), count=3) * row(a)[0],
     "matmul": lambda a: a @ a.T if a.ndim < 3 else a @ mg.swapaxes(a, -1, -2),
     "matmul with a vector": lambda a: a @ row(a),
     "matmul of a vector": lambda a: row(a) @ mg.swapaxes(a, -1, -2) if a.ndim > 1 else a @ a,

@@ -360,6 +360,26 @@ def getitem_by_tensor_problem(draw):
 
 
 @st.composite
+def lookup_problem(draw):
+    rng = draw(generators())
+    shape = draw(hnp.array_shapes(max_dims=3, max_side=4))
+    index = rng.integers(0, shape[0], draw(hnp.array_shapes(min_dims=0, max_dims=2, max_side=4)))
+    return Problem(lambda x: mg.lookup(x, index), lambda x: x[index], (smooth(rng, shape),))
+
+
+@st.composite
+def pick_problem(draw):
+    rng = draw(generators())
+    shape = draw(hnp.array_shapes(max_dims=3, max_side=4))
+    index = rng.integers(0, shape[-1], shape[:-1])
+    return Problem(
+        lambda x: mg.pick(x, index),
+        lambda x: np.take_along_axis(x, index[..., None], -1)[..., 0],
+        (smooth(rng, shape),),
+    )
+
+
+@st.composite
 def take_problem(draw):
     rng, shape = draw(generators()), draw(shapes(min_dims=1))
     axis = draw(st.none() | axes_of(len(shape), several=False))
@@ -412,6 +432,7 @@ CASES: dict[str, list[st.SearchStrategy[Problem]]] = {
     "log_softmax": [
         reduction(mg.log_softmax, lambda x, axis: np.log(softmax_in_numpy(x, axis)), keepdims=False),
     ],
+    "lookup": [lookup_problem()],
     "logsumexp": [reduction(mg.logsumexp, lambda x, **setting: np.log(np.sum(np.exp(x), **setting)))],
     "matmul": [matmul_problem((left, right)) for left in range(1, 5) for right in range(1, 5)],
     "max": [reduction(mg.max, np.max, distinct)],
@@ -423,6 +444,7 @@ CASES: dict[str, list[st.SearchStrategy[Problem]]] = {
     "negative": [unary(mg.negative, np.negative)],
     "pad": [pad_problem()],
     "permute": [transpose_problem(mg.permute)],
+    "pick": [pick_problem()],
     "positive": [unary(mg.positive, np.positive)],
     "power": [
         binary(mg.power, np.power, first=positive),

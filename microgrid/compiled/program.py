@@ -12,6 +12,7 @@ import numpy as np
 
 from microgrid.compiled.finite import check_finite
 from microgrid.compiled.lengths import LENGTHS, mask_of, padded
+from microgrid.compiled.ranges import out_of_range
 from microgrid.compiled.run import Gradients, Run
 from microgrid.compiled.segments import Segments
 from microgrid.compiled.shapes import Recorded, recorded_for
@@ -23,7 +24,7 @@ from microgrid.graph import Graph
 from microgrid.leaves import Input
 from microgrid.ops.time import TIME_STACK, is_spread_over_time
 from microgrid.schedule import Schedule
-from microgrid.sequences import by_input_name, initial_values, number_of_steps, sequence_array
+from microgrid.sequences import by_input_name, initial_values, number_of_steps, sequence_array, with_drawn
 from microgrid.tensor import ArrayLike, Tensor, is_fixed_number
 
 NOTHING: Mapping[str, Any] = {}
@@ -55,6 +56,7 @@ class Compiled:
         self.loss = loss_of(graph) if self.wrt else None
         self.checkpoint_every = checkpoint_every
         self.names = {node: graph.names[node] for node in (*self.wrt, *graph.states)}
+        self.draws = any(node.draws_itself for node in graph.inputs)
         self.inputs = [(graph.names[node], node) for node in graph.inputs]
         self.wrt_names = [self.names[node] for node in self.wrt]
         self.floats = [self.names[node] for node in self.wrt if type(node.value) is float]
@@ -117,10 +119,12 @@ class Compiled:
                 "the sequences come by the names of the inputs, as in step(x=...) or step({'x': ...}), not as "
                 f"{type(sequences).__name__}"
             )
+        if self.draws:
+            given = with_drawn(self.graph, given, steps, dropping=bool(self.wrt))
         if usual:
             known = self.known(given)
             if known is not None:
-                return self.result(*known[1].run(known[0], given, NOTHING))
+                return self.ran(known[1], known[0], given, NOTHING)
         length = number_of_steps(self.graph, given, steps)
         arrays = [sequence_array(node, name, given.get(name), length) for name, node in self.inputs]
         if isinstance(initial, Run):
@@ -142,7 +146,16 @@ class Compiled:
                 self.familiar.clear()
             key = tuple([each for x in arrays for each in (x.shape, x.dtype)])
             self.familiar[key] = self.leaf_values(), length, program
-        return self.result(*program.run(length, by_name, given_starts))
+        return self.ran(program, length, by_name, given_starts)
+
+    def ran(
+        self, program: Whole | Segments, length: int, sequences: Mapping[str, Any], starts: Mapping[str, Any]
+    ) -> Run:
+        """What a program gives on checked sequences."""
+        try:
+            return self.result(*program.run(length, sequences, starts))
+        except IndexError as error:
+            raise out_of_range(self.graph, sequences, error) from None
 
     def known(self, given: Mapping[str, Any]) -> tuple[int, Whole | Segments] | None:
         """The length and program of sequences just like some that were checked before; a run costs microseconds."""

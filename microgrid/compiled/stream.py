@@ -56,8 +56,8 @@ class Stream:
         for name in given:
             if name not in names:
                 raise UnknownNameError(f"the graph has no input {name!r}. {did_you_mean(name, names)}")
-        for name in names:
-            if name not in given:
+        for name, node in self.network.inputs:
+            if name not in given and not node.draws_itself:
                 raise SequenceError(f"no value was given for the input {name!r} at this timestep")
         sequences = {
             name: np.asarray(value.value if isinstance(value, Tensor) else value)[None] for name, value in given.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,18 @@ import numpy as np
 from microgrid.execute.code import Code, Step, View, out_argument
 from microgrid.execute.memory import CONCATENATE, Layout, is_contiguous, is_view
 from microgrid.graph import Graph
-from microgrid.ops.time import FIRST, LAST, TIME_DOT, TIME_MATMUL, TIME_MEAN, TIME_ROWS, TIME_STACK, TIME_SUM
+from microgrid.ops.pick import sum_by_row
+from microgrid.ops.time import (
+    FIRST,
+    LAST,
+    TIME_ADD_ROWS,
+    TIME_DOT,
+    TIME_MATMUL,
+    TIME_MEAN,
+    TIME_ROWS,
+    TIME_STACK,
+    TIME_SUM,
+)
 from microgrid.tensor import PYTHON_NUMBERS, Tensor, is_fixed_number
 
 
@@ -100,6 +112,7 @@ def write_once(node: Tensor, code: Code) -> None:
     varies = node.operands[0] in code.layout.graph.varying
     sources = [code.see(View(operand, "all")) if varies else code.static(operand) for operand in node.operands]
     rule = OVER_ALL[primitive] if varies else OVER_REPEATS[primitive]
+    rule = functools.partial(rule, **node.params) if node.params else rule
     code.define(node, code.call(rule, *sources, code.see(View(node, "steps"))))
 
 
@@ -177,6 +190,7 @@ OVER_ALL: dict[Any, Callable[..., Any]] = {
     TIME_MATMUL: lambda x, y, steps: np.dot(x.reshape(-1, x.shape[-1]).T, y.reshape(-1, y.shape[-1])),
     TIME_DOT: lambda x, y, steps: np.dot(x.reshape(-1), y.reshape(-1)),
     TIME_ROWS: lambda x, steps: np.dot(np.ones(x.shape[0] * x.shape[1], x.dtype), x.reshape(-1, x.shape[-1])),
+    TIME_ADD_ROWS: lambda x, index, steps, *, rows: sum_by_row(x, index, rows),
 }
 """How a reduction over time computes from the rows of all timesteps."""
 

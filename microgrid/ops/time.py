@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from microgrid.ops.index import getitem, getitem_vjp
+from microgrid.ops.pick import lookup_of, sum_by_row
 from microgrid.outline import ShapeRule
 from microgrid.primitive import Primitive, Rule, record
 from microgrid.tensor import ArrayLike, Tensor
@@ -30,7 +31,7 @@ def sum_of(values: list[Any]) -> Any:
 
 def reduction(
     name: str,
-    forward: Callable[[list[Any]], Any],
+    forward: Callable[..., Any],
     vjp_of: Callable[[int], Rule],
     label: str,
     reads: Callable[[list[Any]], list[Any]] = lambda steps: steps,
@@ -61,12 +62,12 @@ TIME_STACK = reduction(
 )
 
 
-def of_pairs(product: Callable[[Any, Any], Any]) -> Callable[[list[Any]], Any]:
+def of_pairs(product: Callable[..., Any]) -> Callable[..., Any]:
     """The forward rule Σₜ product(xₜ, yₜ), on all xₜ and then all yₜ."""
 
-    def forward(values: list[Any]) -> Any:
+    def forward(values: list[Any], **params: Any) -> Any:
         steps = len(values) // 2
-        return sum_of([product(x, y) for x, y in zip(values[:steps], values[steps:], strict=True)])
+        return sum_of([product(x, y, **params) for x, y in zip(values[:steps], values[steps:], strict=True)])
 
     return forward
 
@@ -75,7 +76,7 @@ def pair_vjp_of(rule_x: Callable[[Any, Any, Any], Any], rule_y: Callable[[Any, A
     """The VJP rules of Σₜ product(xₜ, yₜ) from those of the product: (cotangent, x, y) → that of x, of y."""
 
     def vjp_of(index: int) -> Rule:
-        def rule(g: Any, out: Any, operands: Any) -> Any:
+        def rule(g: Any, out: Any, operands: Any, **_: Any) -> Any:
             steps = len(operands) // 2
             t = index % steps
             return (rule_x if index < steps else rule_y)(g, operands[t], operands[t + steps])
@@ -104,6 +105,12 @@ TIME_ROWS = reduction(
     lambda index: lambda g, out, steps: np.broadcast_to(g, np.shape(steps[index])),
     "Σ over t and rows",
 )
+TIME_ADD_ROWS = reduction(
+    "time_add_rows",
+    of_pairs(sum_by_row),
+    pair_vjp_of(lambda g, x, index: lookup_of(g, index), lambda g, x, index: None),
+    "Σ by row over t",
+)
 TIME_UNSTACK = Primitive(
     "time_unstack",
     lambda x: x[0],
@@ -122,6 +129,20 @@ def is_time_reduction(node: Tensor) -> bool:
 def is_spread_over_time(node: Tensor) -> bool:
     """Whether a node has a value per timestep though what it reads has one for the whole sequence."""
     return node.primitive is not None and node.primitive.at_timestep is not None
+
+
+def has_value_per_timestep(x: Tensor) -> bool:
+    """Whether a node that was just recorded has a value at every timestep, or one for the whole sequence."""
+    seen, stack = {x}, [x]
+    while stack:
+        node = stack.pop()
+        if node.is_new_at_every_timestep or is_spread_over_time(node):
+            return True
+        if not is_time_reduction(node):
+            new = [operand for operand in node.operands if operand not in seen]
+            seen.update(new)
+            stack += new
+    return False
 
 
 def time_sum(x: ArrayLike) -> Tensor:
@@ -187,6 +208,11 @@ def time_dot(x: ArrayLike, y: ArrayLike) -> Tensor:
 def time_rows(x: ArrayLike) -> Tensor:
     """The sum over rows and timesteps: (n, i) → (i,)."""
     return record(TIME_ROWS, (x,))
+
+
+def time_add_rows(x: ArrayLike, index: ArrayLike, rows: int) -> Tensor:
+    """Σₜ of a table of so many rows, to which each entry of xₜ is added at the row that indexₜ says."""
+    return record(TIME_ADD_ROWS, (x, index), {"rows": rows})
 
 
 def time_unstack(x: ArrayLike) -> Tensor:

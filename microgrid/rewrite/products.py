@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from microgrid.graph import Graph
-from microgrid.ops.elementwise import add, multiply
-from microgrid.ops.index import getitem
+from microgrid.ops.compare import less
+from microgrid.ops.elementwise import add, multiply, where
+from microgrid.ops.index import SCATTER_ADD, Slot, getitem
 from microgrid.ops.linalg import matmul
+from microgrid.ops.pick import ADD_ROWS
 from microgrid.ops.shape import concatenate, reshape
-from microgrid.ops.time import TIME_SUM, time_dot, time_matmul, time_rows, time_sum
+from microgrid.ops.time import TIME_SUM, time_add_rows, time_dot, time_matmul, time_rows, time_sum
 from microgrid.rebuild import Made, renamed
 from microgrid.rewrite.reading import (
     ADD,
@@ -161,7 +163,7 @@ def static_factors_last(graph: Graph) -> Rule | None:
 
 @Rewrite
 def contract_over_time(graph: Graph) -> Rule | None:
-    """The graph in which Σₜ xₜᵀ gₜ, Σₜ xₜ · yₜ and sums of rows are one product each, their terms never made."""
+    """The graph in which Σₜ xₜᵀ gₜ, Σₜ xₜ · yₜ and sums over rows, or by row, are one operation; no term is made."""
     if not has(graph, TIME_SUM):
         return None
     zones = zones_of(graph)
@@ -184,6 +186,13 @@ def contract_over_time(graph: Graph) -> Rule | None:
             (x,), g = term.operands[0].operands, term.operands[1]
             if x.ndim == 2 == g.ndim and zones[x] != STATIC != zones[g]:
                 return time_matmul(made[x], made[g])
+        if term.primitive is ADD_ROWS and all(zones[x] != STATIC for x in term.operands):
+            x, index = term.operands
+            return time_add_rows(made[x], made[index], **term.params)
+        if term.primitive is SCATTER_ADD and is_table_index(term) and all(zones[x] != STATIC for x in term.operands):
+            x, index = term.operands
+            rows, at = term.shape[0], made[index]
+            return time_add_rows(made[x], where(less(at, 0), add(at, rows), at), rows)
         return None
 
     def rule(node: Tensor, made: Made) -> Tensor | None:
@@ -200,3 +209,11 @@ def sums_rows(node: Tensor) -> bool:
     """Whether a sum is that of the rows of a matrix."""
     x = node.operands[0]
     return x.ndim == 2 and node.params["axis"] in (0, (0,), -2, (-2,)) and is_float(x) and x.depends_on_time()
+
+
+def is_table_index(scatter: Tensor) -> bool:
+    """Whether a scatter is the adjoint of table[index], with whole numbers that vary."""
+    template = scatter.params["template"]
+    parts = template if isinstance(template, tuple) else (template,)
+    by_rows = len(parts) == 1 and isinstance(parts[0], Slot) and len(scatter.operands) == 2
+    return by_rows and scatter.operands[1].dtype.kind in "iu"

@@ -1,0 +1,82 @@
+"""Cell: one timestep of a recurrence, from which a layer makes the cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from microgrid.errors import OperandError, OperandTypeError
+from microgrid.leaves import State, state
+from microgrid.nn.module import Module
+from microgrid.scope import current_scope
+from microgrid.tensor import Name, Tensor
+
+
+class Cell(Module):
+    """One timestep of a recurrence: say in `step` what the next states are, and it closes the cycle by itself.
+
+    Set `hidden_size` and the parameters as attributes, name the states in `states` ("h" alone by default), and
+    return from `step` as many next states, the output first. All start at 0. Called on an input of shape
+    (..., input_size), a cell gives the next of its first state, (..., hidden_size). `nn.Recurrent` stacks
+    cells and runs them in both directions.
+
+    Examples
+    --------
+    A minimal gated unit:
+
+    >>> class MinimalGate(mg.nn.Cell):
+    ...     def __init__(self, input_size, hidden_size, rng=None):
+    ...         self.hidden_size = hidden_size
+    ...         self.W = mg.parameter(mg.nn.init.glorot((input_size, 2 * hidden_size), rng, gates=2))
+    ...         self.U = mg.parameter(mg.nn.init.orthogonal((hidden_size, 2 * hidden_size), rng, gates=2))
+    ...     def step(self, x, h):
+    ...         forget, new = mg.split(x @ self.W + h @ self.U, 2, axis=-1)
+    ...         f = mg.sigmoid(forget)
+    ...         return f * h + (1 - f) * mg.tanh(new)
+    >>> x = mg.input(np.zeros((8, 3), np.float32), name="x")
+    >>> h = MinimalGate(3, 16)(x)
+    >>> [state.name for state in mg.Graph(h).states]
+    ['h']
+    >>> two_layers = mg.nn.Recurrent(MinimalGate, 3, 16, num_layers=2, bidirectional=True)
+    >>> two_layers(x).shape
+    (8, 32)
+
+    Source of that cell: G.-B. Zhou et al., Minimal gated unit for recurrent neural networks (2016).
+    """
+
+    hidden_size: int
+    states: ClassVar[Sequence[str]] = ("h",)
+
+    def step(self, x: Tensor, *states: Tensor) -> Tensor | Sequence[Tensor]:
+        """The next states from the input and the states, in the order of `states`."""
+        raise NotImplementedError(f"{type(self).__name__} defines no step: return the next states from it")
+
+    def forward(self, x: Tensor, *, reverse: bool = False) -> Tensor:  # type: ignore[override]
+        if not x.depends_on_time():
+            raise OperandError(
+                f"{type(self).__name__} is recurrent, but was called on what is the same at all timesteps. Call it on "
+                "an mg.input(...), or on what depends on one"
+            )
+        made = [self.make_state(name, x, reverse) for name in self.states]
+        found = self.step(x, *made)
+        following = [found] if isinstance(found, Tensor) else list(found)
+        if len(following) != len(made) or not all(isinstance(each, Tensor) for each in following):
+            raise OperandTypeError(
+                f"{type(self).__name__}.step returns the next of each of its states, {', '.join(self.states)}: "
+                f"{len(made)} tensor{'s' if len(made) > 1 else ''}, not {found!r:.60}"
+            )
+        for each, following_state in zip(made, following, strict=True):
+            each.next = following_state
+        return following[0]
+
+    def make_state(self, name: str, x: Tensor, reverse: bool) -> State:
+        """A state for the batch of `x`, in the dtype of the parameters; it starts at 0, for any batch."""
+        size = getattr(self, "hidden_size", None)
+        if size is None:
+            raise OperandError(f"{type(self).__name__} does not say how large its states are: set self.hidden_size")
+        dtype = next((parameter.dtype for parameter in self.parameters()), x.dtype)
+        made = state(np.zeros((*x.shape[:-1], size), dtype), reverse=reverse)
+        made._name = Name(name, None, current_scope())
+        return made
