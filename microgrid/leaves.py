@@ -27,12 +27,15 @@ class Input(Tensor):
     draws_itself = False
     """Whether inputs of this class draw a sequence by themselves where a run gives them none, as dropout masks do."""
 
-    def drawn(self, steps: int, batch: int | None) -> np.ndarray[Any, Any]:
-        """A sequence for so many timesteps and sequences, where a gradient is computed."""
+    like: Tensor
+    """Of an input that draws itself: the node whose shape its values have."""
+
+    def drawn(self, steps: int, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        """A sequence of so many values of a shape, where a gradient is computed."""
         raise NotImplementedError
 
-    def without_drawing(self, steps: int, batch: int | None) -> np.ndarray[Any, Any]:
-        """A sequence for so many timesteps and sequences, where only values are asked for."""
+    def without_drawing(self, steps: int, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        """A sequence of so many values of a shape, where only values are asked for."""
         raise NotImplementedError
 
 

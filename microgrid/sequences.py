@@ -10,6 +10,7 @@ import numpy as np
 from microgrid import recording
 from microgrid.errors import SequenceError, UnknownNameError, did_you_mean
 from microgrid.graph import Graph
+from microgrid.leaves import Input
 from microgrid.ops.elementwise import positive
 from microgrid.ops.shape import unstack
 from microgrid.tensor import PYTHON_NUMBERS, ArrayLike, Name, Tensor, number_array
@@ -20,28 +21,6 @@ def by_input_name(graph: Graph, values: Mapping[Any, Any] | None) -> dict[str, A
     return {
         graph.names.get(key, "") if isinstance(key, Tensor) else key: value for key, value in (values or {}).items()
     }
-
-
-def with_drawn(graph: Graph, sequences: Mapping[str, Any], steps: int | None, *, dropping: bool) -> dict[str, Any]:
-    """The sequences, and those of the inputs that draw their own, of the batch and length of the first.
-
-    With `dropping` they draw, as training asks for; without, they have no effect. Where no sequence is given,
-    they keep their example.
-    """
-    drawing = [node for node in graph.inputs if node.draws_itself and graph.names[node] not in sequences]
-    if not drawing or not sequences:
-        return dict(sequences)
-    length = steps if isinstance(steps, int) else min(len(each) for each in sequences.values() if np.ndim(each))
-    found = dict(sequences)
-    for node in drawing:
-        alike = [
-            each.shape[1] if isinstance(each, Tensor | np.ndarray) else len(each[0])
-            for other in graph.inputs
-            if (each := sequences.get(graph.names[other])) is not None and other.shape[:1] == node.shape[:1] != ()
-        ]
-        draw = node.drawn if dropping else node.without_drawing
-        found[graph.names[node]] = draw(length, alike[0] if alike else None)
-    return found
 
 
 def number_of_steps(graph: Graph, sequences: Mapping[str, Any], steps: int | None) -> int:
@@ -91,21 +70,21 @@ def length_of(name: str, sequence: Any) -> int:
     return len(sequence)
 
 
-def input_copies(node: Tensor, name: str, sequence: Any, steps: int) -> list[Tensor]:
+def input_copies(node: Input, name: str, sequence: Any, steps: int) -> list[Tensor]:
     """The leaves that an input becomes, one per timestep."""
     if isinstance(sequence, Tensor):
         sequence = unstack(sequence)
     copies = []
     for t in range(steps):
         leaf = given_value(node, f"timestep {t} of {name!r}", node.value if sequence is None else sequence[t])
-        if not same_but_for_batch(leaf, node):
+        if not same_but_for_batch(leaf, node) and not node.draws_itself:
             raise SequenceError(wrong_shape(node, name, t, leaf.shape))
         leaf._name = Name(f"{name}[{t}]")
         copies.append(leaf)
     return copies
 
 
-def sequence_array(node: Tensor, name: str, sequence: Any, steps: int) -> np.ndarray[Any, Any]:
+def sequence_array(node: Input, name: str, sequence: Any, steps: int) -> np.ndarray[Any, Any]:
     """The sequence of an input as one array of the input's dtype, (time, *shape); its example without one."""
     if sequence is None:
         return np.broadcast_to(np.asarray(node.value), (steps, *node.shape))
@@ -115,7 +94,8 @@ def sequence_array(node: Tensor, name: str, sequence: Any, steps: int) -> np.nda
     if array.dtype != node.dtype:
         check_dtype(node, f"the sequence of {name!r}", array.dtype)
         array = array.astype(node.dtype)
-    if array.shape[2:] != node.shape[1:] or array.ndim != node.ndim + 1:
+    fits = array.shape[2:] == node.shape[1:] and array.ndim == node.ndim + 1
+    if not fits and not node.draws_itself:
         raise SequenceError(wrong_shape(node, name, 0, array.shape[1:]))
     return array if len(array) == steps else array[:steps]
 
@@ -192,10 +172,10 @@ def given_value(node: Tensor, what: str, value: Any) -> Tensor:
 def check_dtype(node: Tensor, what: str, dtype: np.dtype[Any]) -> None:
     """Refuse numbers that would lose their kind, such as floats for integers."""
     if dtype != node.dtype and not np.can_cast(dtype, node.dtype, "same_kind"):
-        raise SequenceError(
-            f"{what} holds {dtype}, but the network was recorded with {node.dtype} there. "
-            "Record it with an example of that kind, such as 0.0 instead of 0."
-        )
+        advice = "Record it with an example of that kind, such as 0.0 instead of 0."
+        if node.dtype.kind in "iu" and dtype.kind == "f":
+            advice = f"Tokens and classes are whole numbers: give array.astype({node.dtype}), or record it with 0.0."
+        raise SequenceError(f"{what} holds {dtype}, but the network was recorded with {node.dtype} there. {advice}")
 
 
 def initial_values(graph: Graph, initial: Mapping[Any, ArrayLike]) -> dict[Tensor, Tensor]:

@@ -19,12 +19,13 @@ from microgrid.compiled.shapes import Recorded, recorded_for
 from microgrid.compiled.stream import Stream
 from microgrid.compiled.whole import Whole
 from microgrid.differentiate import check_output, wanted_nodes
-from microgrid.errors import GradientError, SequenceError
+from microgrid.drawn import with_drawn
+from microgrid.errors import GradientError, MicrogridError, OperandIndexError, SequenceError
 from microgrid.graph import Graph
 from microgrid.leaves import Input
 from microgrid.ops.time import TIME_STACK, is_spread_over_time
 from microgrid.schedule import Schedule
-from microgrid.sequences import by_input_name, initial_values, number_of_steps, sequence_array, with_drawn
+from microgrid.sequences import by_input_name, initial_values, number_of_steps, sequence_array
 from microgrid.tensor import ArrayLike, Tensor, is_fixed_number
 
 NOTHING: Mapping[str, Any] = {}
@@ -120,11 +121,25 @@ class Compiled:
                 f"{type(sequences).__name__}"
             )
         if self.draws:
-            given = with_drawn(self.graph, given, steps, dropping=bool(self.wrt))
-        if usual:
-            known = self.known(given)
+            given = with_drawn(self.graph, given, dropping=bool(self.wrt))
+        try:
+            known = self.known(given) if usual else None
             if known is not None:
-                return self.ran(known[1], known[0], given, NOTHING)
+                return self.result(*known[1].run(known[0], given, NOTHING))
+            return self.run_anew(given, steps, initial, lengths, check)
+        except IndexError as error:
+            found = out_of_range(self.graph, given, lambda graph, inputs: Compiled(graph, ())(inputs).value)
+            raise found or (error if isinstance(error, MicrogridError) else OperandIndexError(str(error))) from None
+
+    def run_anew(
+        self,
+        given: Mapping[str, Any],
+        steps: int | None,
+        initial: Mapping[Any, ArrayLike] | None,
+        lengths: ArrayLike | None,
+        check: bool,
+    ) -> Run:
+        """A run on sequences that were not checked before."""
         length = number_of_steps(self.graph, given, steps)
         arrays = [sequence_array(node, name, given.get(name), length) for name, node in self.inputs]
         if isinstance(initial, Run):
@@ -146,16 +161,7 @@ class Compiled:
                 self.familiar.clear()
             key = tuple([each for x in arrays for each in (x.shape, x.dtype)])
             self.familiar[key] = self.leaf_values(), length, program
-        return self.ran(program, length, by_name, given_starts)
-
-    def ran(
-        self, program: Whole | Segments, length: int, sequences: Mapping[str, Any], starts: Mapping[str, Any]
-    ) -> Run:
-        """What a program gives on checked sequences."""
-        try:
-            return self.result(*program.run(length, sequences, starts))
-        except IndexError as error:
-            raise out_of_range(self.graph, sequences, error) from None
+        return self.result(*program.run(length, by_name, given_starts))
 
     def known(self, given: Mapping[str, Any]) -> tuple[int, Whole | Segments] | None:
         """The length and program of sequences just like some that were checked before; a run costs microseconds."""
@@ -271,7 +277,7 @@ def loss_of(graph: Graph) -> Tensor:
     try:
         check_output(graph, loss)
     except GradientError as error:
-        raise GradientError(f"{error} Or compile with wrt=() for the values alone.") from None
+        raise GradientError(f"{str(error).rstrip('.')}. Or compile with wrt=() for the values alone.") from None
     return loss
 
 

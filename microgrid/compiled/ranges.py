@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from microgrid.errors import OperandIndexError
 from microgrid.graph import Graph
-from microgrid.leaves import Input
 from microgrid.ops.pick import LOOKUP, PICK
 
 
-def out_of_range(graph: Graph, sequences: Mapping[str, Any], error: IndexError) -> OperandIndexError:
-    """The error in the user's words: the input, the timestep and the sequence of the batch."""
+def out_of_range(
+    graph: Graph, sequences: Mapping[str, Any], values: Callable[[Graph, Mapping[str, Any]], Any]
+) -> OperandIndexError | None:
+    """The error in the user's words, with the input, the timestep and the sequence of the batch; None if none is.
+
+    `values` computes the output of a graph at all timesteps.
+    """
     for node in graph.nodes:
-        if node.primitive in (LOOKUP, PICK) and isinstance(node.operands[1], Input):
-            name = graph.names[node.operands[1]]
-            array = np.asarray(sequences[name])
-            count = node.operands[0].shape[0 if node.primitive is LOOKUP else -1]
-            outside = np.argwhere((array < 0) | (array >= count))
-            if len(outside):
-                t, *rest = map(int, outside[0])
-                where = f"timestep {t}" + (f", sequence {rest[0]} of the batch" if rest else "")
-                what = f"rows of {graph.names[node.operands[0]]!r}" if node.primitive is LOOKUP else "classes"
-                return OperandIndexError(
-                    f"the input {name!r} holds {array[tuple(outside[0])]} at {where}, but there are {count} {what}: "
-                    f"it must be from 0 to {count - 1}"
-                )
-    return OperandIndexError(str(error))
+        if node.primitive not in (LOOKUP, PICK):
+            continue
+        behind = Graph.of_checked([node.operands[1]])
+        if len(behind.inputs) != 1 or behind.states or node.operands[1] not in behind.varying:
+            continue
+        name = graph.names[behind.inputs[0]]
+        index = np.asarray(values(behind, {name: sequences[name]}))
+        count = node.operands[0].shape[0 if node.primitive is LOOKUP else -1]
+        outside = np.argwhere((index < 0) | (index >= count))
+        if len(outside):
+            t, *rest = map(int, outside[0])
+            where = f"timestep {t}" + (f", sequence {rest[0]} of the batch" if rest else "")
+            what = f"rows of {graph.names[node.operands[0]]!r}" if node.primitive is LOOKUP else "classes"
+            return OperandIndexError(
+                f"the input {name!r} holds {index[tuple(outside[0])]} at {where}, but there are {count} {what}: it "
+                f"must be from 0 to {count - 1}"
+            )
+    return None

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from microgrid.errors import OperandError, OperandTypeError
+from microgrid.errors import OperandError, OperandTypeError, StateError
 from microgrid.leaves import State, state
-from microgrid.nn.module import Module
+from microgrid.nn.module import Module, as_dtype, check_features
 from microgrid.scope import current_scope
 from microgrid.tensor import Name, Tensor
 
@@ -59,24 +59,34 @@ class Cell(Module):
                 f"{type(self).__name__} is recurrent, but was called on what is the same at all timesteps. Call it on "
                 "an mg.input(...), or on what depends on one"
             )
-        made = [self.make_state(name, x, reverse) for name in self.states]
+        features = getattr(self, "input_size", None)
+        if features is not None:
+            check_features(self, x, features)
+        parameters = self.parameters()
+        x = as_dtype(x, parameters[0]) if parameters else x
+        names = (self.states,) if isinstance(self.states, str) else self.states
+        made = [self.make_state(name, x, reverse) for name in names]
         found = self.step(x, *made)
-        following = [found] if isinstance(found, Tensor) else list(found)
+        following = [found] if isinstance(found, Tensor) else list(found) if isinstance(found, list | tuple) else []
         if len(following) != len(made) or not all(isinstance(each, Tensor) for each in following):
             raise OperandTypeError(
-                f"{type(self).__name__}.step returns the next of each of its states, {', '.join(self.states)}: "
+                f"{type(self).__name__}.step returns the next of each of its states, {', '.join(names)}: "
                 f"{len(made)} tensor{'s' if len(made) > 1 else ''}, not {found!r:.60}"
             )
-        for each, following_state in zip(made, following, strict=True):
-            each.next = following_state
+        for each, after in zip(made, following, strict=True):
+            if (after.shape, after.dtype) != (each.shape, each.dtype):
+                raise StateError(
+                    f"{type(self).__name__}.step gives a next {each.name!r} of shape {after.shape} and {after.dtype}, "
+                    f"but the state has shape {each.shape}, of hidden_size={self.hidden_size}, and {each.dtype}"
+                )
+            each.next = after
         return following[0]
 
     def make_state(self, name: str, x: Tensor, reverse: bool) -> State:
-        """A state for the batch of `x`, in the dtype of the parameters; it starts at 0, for any batch."""
+        """A state for the batch of `x`, in its dtype; it starts at 0, for any batch."""
         size = getattr(self, "hidden_size", None)
         if size is None:
             raise OperandError(f"{type(self).__name__} does not say how large its states are: set self.hidden_size")
-        dtype = next((parameter.dtype for parameter in self.parameters()), x.dtype)
-        made = state(np.zeros((*x.shape[:-1], size), dtype), reverse=reverse)
+        made = state(np.zeros((*x.shape[:-1], size), x.dtype), reverse=reverse)
         made._name = Name(name, None, current_scope())
         return made

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from microgrid.errors import OperandError
 from microgrid.leaves import Parameter, parameter
 from microgrid.nn.cell import Cell
-from microgrid.nn.init import Random, generator, glorot, orthogonal, size
-from microgrid.nn.module import TakeTorch, as_dtype, check_features
+from microgrid.nn.init import Random, float_dtype, generator, glorot, orthogonal, size
+from microgrid.nn.module import TakeTorch
 from microgrid.ops.elementwise import relu, sigmoid, tanh
 from microgrid.ops.shape import split
 from microgrid.tensor import Tensor
@@ -28,15 +28,14 @@ class GatedCell(Cell):
 
     def set_up(self, input_size: int, hidden_size: int, rng: Random, dtype: npt.DTypeLike) -> None:
         self.input_size, self.hidden_size = size("input_size", input_size), size("hidden_size", hidden_size)
-        source, columns = generator(rng), self.gates * hidden_size
+        source, columns, dtype = generator(rng), self.gates * hidden_size, float_dtype(dtype)
         self.W = parameter(glorot((input_size, columns), source, dtype, self.gates))
         self.U = parameter(orthogonal((hidden_size, columns), source, dtype, self.gates))
         self.b = parameter(np.zeros(columns, dtype))
 
     def from_input(self, x: Tensor) -> Tensor:
         """What the input gives to all gates."""
-        check_features(self, x, self.input_size)
-        return as_dtype(x, self.W) @ self.W + self.b
+        return x @ self.W + self.b
 
     def read_torch_layer(self, prefix: str, suffix: str, take: TakeTorch) -> FromTorch:
         """The parameters from PyTorch's of one layer and direction, whose keys end in `suffix`."""

@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from microgrid.errors import OperandError
-from microgrid.leaves import Input
+from microgrid.errors import OperandError, OperandTypeError
+from microgrid.leaves import Input, Parameter
 from microgrid.nn.init import Random, generator
 from microgrid.nn.module import Module
+from microgrid.ops.time import first, has_value_per_timestep
 from microgrid.recording import is_recording
 from microgrid.scope import current_scope
-from microgrid.tensor import Name, Tensor, constant
+from microgrid.tensor import Name, Tensor, constant, describe
 
 
 class DropoutMask(Input):
     """An input that draws its own sequence: what a run that gives it none multiplies by."""
 
-    __slots__ = ("generator", "rate", "same_over_time")
+    __slots__ = ("generator", "like", "rate", "same_over_time")
     draws_itself = True
 
     rate: float
     generator: np.random.Generator
     same_over_time: bool
 
-    def drawn(self, steps: int, batch: int | None) -> np.ndarray[Any, Any]:
+    def drawn(self, steps: int, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
         """A mask for every timestep: 0 at the rate, else 1 / (1 − rate), so that the mean stays."""
-        shape = self.shape if batch is None or not self.shape else (batch, *self.shape[1:])
         wide = (1 if self.same_over_time else steps, *shape)
         kept = self.generator.random(wide, dtype=np.float32) >= self.rate
         mask = kept.astype(self.dtype)
         mask *= self.dtype.type(1 / (1 - self.rate))
         return np.broadcast_to(mask, (steps, *shape))
 
-    def without_drawing(self, steps: int, batch: int | None) -> np.ndarray[Any, Any]:
+    def without_drawing(self, steps: int, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
         """Ones: nothing is dropped where no gradient is computed."""
-        shape = self.shape if batch is None or not self.shape else (batch, *self.shape[1:])
         return np.broadcast_to(np.ones((), self.dtype), (steps, *shape))
 
 
@@ -46,7 +46,8 @@ class Dropout(Module, called="dropout"):
     There is no mode to switch. A compiled network that differentiates (`mg.compile(loss)`) draws masks, and
     so does an unrolled one; a network compiled for its values (`wrt=()`), a stream, and what happens inside
     `mg.no_grad()` drop nothing. The mask is an input of the graph that draws itself: give it a sequence by
-    its name to fix it.
+    its name to fix it. What does not depend on time, as in a network without recurrence, is dropped at once, by a new
+    mask at every call.
 
     Parameters
     ----------
@@ -70,21 +71,32 @@ class Dropout(Module, called="dropout"):
     [1.0, 1.0, 1.0, 1.0]
     """
 
+    rate: float
+    generator: np.random.Generator
+    same_over_time: bool
+
     def __init__(self, rate: float, *, same_over_time: bool = False, rng: Random = None) -> None:
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
+        if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 <= float(rate) < 1:
             raise OperandError(f"the rate of a dropout is from 0 to below 1, not {rate!r}")
         self.rate, self.same_over_time = float(rate), same_over_time
         self.generator = generator(rng)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        if not self.rate or (not x.depends_on_time() and not is_recording()):
+        if x.dtype.kind != "f":
+            raise OperandTypeError(f"dropout scales what it keeps, so it takes floats, not {describe(x)} of {x.dtype}")
+        if not self.rate:
             return x
         mask = self.mask(x)
-        return x * mask if x.depends_on_time() else x * constant(mask.drawn(1, None)[0])
+        if has_value_per_timestep(x):
+            return x * mask
+        if x.depends_on_time() or isinstance(x, Parameter):
+            return x * first(mask)
+        return x * constant(mask.drawn(1, x.shape)[0]) if is_recording() else x
 
     def mask(self, x: Tensor) -> DropoutMask:
         """The leaf that draws masks for `x`; its example drops nothing."""
         leaf = DropoutMask(np.ones(x.shape, x.dtype))
+        leaf.like = x
         leaf.rate, leaf.generator, leaf.same_over_time = self.rate, self.generator, self.same_over_time
         leaf._name = Name("mask", None, current_scope())
         return leaf

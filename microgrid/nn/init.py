@@ -18,10 +18,21 @@ def generator(rng: Random) -> np.random.Generator:
     """The generator that a layer draws from."""
     try:
         return np.random.default_rng(rng)
-    except TypeError:
+    except (TypeError, ValueError):
         raise OperandTypeError(
             f"rng is a numpy.random.Generator, as np.random.default_rng(0) makes, or a seed, not {rng!r:.60}"
         ) from None
+
+
+def float_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """The dtype of a layer's parameters, checked."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = np.dtype(object)
+    if found.kind != "f":
+        raise OperandTypeError(f"the dtype of a layer is one of floats, such as np.float32, not {dtype!r:.40}")
+    return found
 
 
 def size(name: str, number: Any) -> int:

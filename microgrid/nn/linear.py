@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from microgrid.errors import OperandTypeError
 from microgrid.leaves import Parameter, parameter
-from microgrid.nn.init import Random, generator, glorot, normal, size
+from microgrid.nn.init import Random, float_dtype, generator, glorot, normal, size
 from microgrid.nn.module import Module, TakeTorch, as_dtype, check_features
 from microgrid.ops.pick import lookup
 from microgrid.tensor import Tensor
@@ -50,6 +50,7 @@ class Linear(Module, called="linear"):
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
         self.input_size, self.output_size = size("input_size", input_size), size("output_size", output_size)
+        dtype = float_dtype(dtype)
         self.W = parameter(glorot((input_size, output_size), generator(rng), dtype))
         self.b = parameter(np.zeros(output_size, dtype)) if bias else None
 
@@ -99,7 +100,7 @@ class Embedding(Module, called="embedding"):
 
     def __init__(self, count: int, features: int, *, rng: Random = None, dtype: npt.DTypeLike = np.float32) -> None:
         self.count, self.features = size("count", count), size("features", features)
-        self.E = parameter(normal((count, features), 1.0, generator(rng), dtype))
+        self.E = parameter(normal((count, features), 1.0, generator(rng), float_dtype(dtype)))
 
     def forward(self, tokens: Tensor) -> Tensor:  # type: ignore[override]
         if tokens.dtype.kind not in "iu":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 
 from microgrid.errors import OperandError, OperandTypeError
@@ -55,8 +57,8 @@ def huber(prediction: ArrayLike, target: ArrayLike, *, delta: float = 1.0, reduc
     >>> float(mg.nn.huber([0.0, 0.0], [0.5, 3.0]))
     1.3125
     """
-    if not delta > 0:
-        raise OperandError(f"huber needs delta > 0, not {delta!r}")
+    if not isinstance(delta, Real) or not delta > 0:
+        raise OperandError(f"huber needs a number delta > 0, not {delta!r}")
     prediction, target = alike("huber", prediction, target)
     error = absolute(prediction - target)
     near = minimum(error, delta)
@@ -147,7 +149,7 @@ def reduced(losses: Tensor, reduction: str, counted: Tensor | None = None) -> Te
     if counted is None or reduction == "sum":
         return total
     count = sum_along(counted.astype(losses.dtype))
-    if has_value_per_timestep(counted):
+    if varies:
         count = time_sum(count)
     return total / maximum(count, np.ones((), losses.dtype)[()])
 

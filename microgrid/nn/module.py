@@ -45,7 +45,8 @@ class Module:
     def __init_subclass__(cls, called: str | None = None, **settings: Any) -> None:
         """`class Attention(nn.Module, called="attention")` names modules that are no attribute of another."""
         super().__init_subclass__(**settings)
-        cls.called = called
+        if called is not None:
+            cls.called = called
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         module = super().__new__(cls)
@@ -53,17 +54,28 @@ class Module:
         return module
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, Parameter) and value._name is None:
-            value._name = Name(name, None, self.scope)
-        for key, module in modules_in(name, value):
-            module.belong_to(self, key)
+        if callable(getattr(Module, name, None)) or name == "scope":
+            raise OperandError(f"a module needs its own {name!r}: call the attribute otherwise")
+        for key, part in parts_in(name, value):
+            if isinstance(part, Module):
+                part.belong_to(self, key)
+            elif part._name is None:
+                part._name = Name(key, None, self.scope)
+            elif part._name.scope is None:
+                part._name = part._name._replace(scope=self.scope)
         object.__setattr__(self, name, value)
+
+    def __getattr__(self, name: str) -> Any:
+        hint = f". {WITHOUT_MODES}" if name in ("train", "eval") else ""
+        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}{hint}")
 
     def belong_to(self, parent: Module, name: str | None) -> None:
         """Be a part of `parent`, under a name of its own unless it has been part of another before."""
-        if self.scope.parent is None and self.scope is not parent.scope:
+        around = self.scope.parent
+        if (around is None or around is parent.scope.parent) and self.scope not in parent.scope.path:
             self.scope.parent = parent.scope
-            self.scope.name = name
+            if self.scope.name == self.called:
+                self.scope.name = name
 
     def named(self, name: str | None) -> Self:
         """Give the module a name, which its parameters and states carry; returns the module.
@@ -87,18 +99,31 @@ class Module:
     def children(self) -> Iterator[tuple[str, Module]]:
         """The modules set as attributes, with the attributes' names."""
         for name, value in vars(self).items():
-            yield from modules_in(name, value)
+            yield from ((key, part) for key, part in parts_in(name, value) if isinstance(part, Module))
 
     def own_parameters(self) -> list[Parameter]:
         """The parameters set as attributes of the module itself."""
-        return [value for value in vars(self).values() if isinstance(value, Parameter)]
+        return [
+            part
+            for name, value in vars(self).items()
+            for _, part in parts_in(name, value)
+            if isinstance(part, Parameter)
+        ]
+
+    def modules(self) -> list[Module]:
+        """This module and all inside it, each once."""
+        found: dict[Module, None] = {}
+        stack: list[Module] = [self]
+        while stack:
+            module = stack.pop()
+            if module not in found:
+                found[module] = None
+                stack += reversed([child for _, child in module.children()])
+        return list(found)
 
     def parameters(self) -> list[Parameter]:
         """All parameters, those of the modules inside too, each once: what an optimiser takes."""
-        found = dict.fromkeys(self.own_parameters())
-        for _, child in self.children():
-            found.update(dict.fromkeys(child.parameters()))
-        return list(found)
+        return list(dict.fromkeys(parameter for module in self.modules() for parameter in module.own_parameters()))
 
     def named_parameters(self) -> dict[str, Parameter]:
         """The parameters by the names they have in a graph of this module alone."""
@@ -126,6 +151,7 @@ class Module:
         OperandError
             If a value has another shape than its parameter.
         """
+        check_mapping(values, "load_state_dict")
         own = self.named_parameters()
         for name in values:
             if name not in own:
@@ -151,6 +177,7 @@ class Module:
         OperandError
             If an array has another shape than the layer expects, or a layer has no counterpart in PyTorch.
         """
+        check_mapping(state_dict, "from_torch")
         used: set[str] = set()
 
         def take(key: str, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
@@ -197,16 +224,28 @@ class Module:
             )
 
 
-def modules_in(name: str, value: Any) -> Iterator[tuple[str, Module]]:
-    """The modules that an attribute holds: itself, or those in a list or dictionary."""
-    if isinstance(value, Module):
+WITHOUT_MODES = (
+    "There are no modes to switch: dropout acts where gradients are computed, not in programs compiled with wrt=(), in "
+    "streams or inside mg.no_grad()"
+)
+
+
+def parts_in(name: str, value: Any) -> Iterator[tuple[str, Module | Parameter]]:
+    """The modules and parameters that an attribute holds: itself, or those in a list or dictionary."""
+    if isinstance(value, Module | Parameter):
         yield name, value
     elif isinstance(value, list | tuple):
         for number, each in enumerate(value):
-            yield from modules_in(f"{name}.{number}", each)
+            yield from parts_in(f"{name}.{number}", each)
     elif isinstance(value, dict):
         for key, each in value.items():
-            yield from modules_in(f"{name}.{key}", each)
+            yield from parts_in(f"{name}.{key}", each)
+
+
+def check_mapping(values: Any, what: str) -> None:
+    """Refuse anything but a mapping, such as the name of a file."""
+    if not isinstance(values, Mapping):
+        raise OperandTypeError(f"{what} takes a mapping of names to arrays, not {values!r:.60}")
 
 
 def assign(values: Mapping[Parameter, np.ndarray[Any, Any]]) -> None:
@@ -217,7 +256,8 @@ def assign(values: Mapping[Parameter, np.ndarray[Any, Any]]) -> None:
         if value.dtype.kind not in "fiub":
             raise OperandTypeError(f"the value for {parameter.name!r} holds {value.dtype}, not real numbers")
     for parameter, value in values.items():
-        parameter.value = value.astype(parameter.dtype) if parameter.shape else type(parameter.value)(value)
+        is_array = isinstance(parameter.value, np.ndarray)
+        parameter.value = value.astype(parameter.dtype) if is_array else type(parameter.value)(value)
 
 
 def as_dtype(x: Tensor, parameter: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from microgrid.errors import OperandError
+from microgrid.errors import OperandError, OperandTypeError
 from microgrid.leaves import Parameter
 from microgrid.nn.cell import Cell
 from microgrid.nn.cells import FromTorch, GatedCell, GRUCell, LSTMCell, RNNCell, ToTorch
@@ -61,6 +61,8 @@ class Recurrent(Module, called="recurrent"):
         rng: Random = None,
         **settings: Any,
     ) -> None:
+        if isinstance(cell, Cell) or not callable(cell):
+            raise OperandTypeError(f"nn.Recurrent takes a class of cells, such as nn.LSTMCell, not {cell!r:.60}")
         source = generator(rng)
         self.input_size, self.hidden_size = size("input_size", input_size), size("hidden_size", hidden_size)
         if dropout and size("num_layers", num_layers) == 1:
@@ -76,7 +78,12 @@ class Recurrent(Module, called="recurrent"):
             self.cells.append(row)
         self.dropout = Dropout(dropout, rng=source)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, *more: Tensor) -> Tensor:  # type: ignore[override]
+        if more:
+            raise OperandTypeError(
+                f"{type(self).__name__} is called on its input alone: states start at 0, or where a run says, as in "
+                "step(x=..., initial=run.state)"
+            )
         for number, row in enumerate(self.cells):
             if number:
                 x = self.dropout(x)

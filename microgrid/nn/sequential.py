@@ -21,8 +21,9 @@ class Sequential(Module):
 
     def __init__(self, *layers: Callable[[Tensor], Tensor]) -> None:
         for layer in layers:
-            if not callable(layer):
-                raise OperandTypeError(f"nn.Sequential takes layers and functions, not {layer!r:.60}")
+            if not callable(layer) or isinstance(layer, type):
+                hint = ": make one, as in nn.Linear(3, 2)" if isinstance(layer, type) else ""
+                raise OperandTypeError(f"nn.Sequential takes layers and functions, not {layer!r:.60}{hint}")
         self.named(None)  # its layers are told apart by their kind, as in lstm.W, linear.W
         object.__setattr__(self, "layers", layers)
         for layer in layers:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from microgrid.errors import OperandIndexError, OperandTypeError
 from microgrid.primitive import primitive, primitive_of, record
 from microgrid.tensor import Tensor
 from microgrid.time_axis import TimeRule, every_step, number_of_steps
@@ -19,10 +18,10 @@ def checked(index: Any, count: int, what: str) -> Any:
     """Whole numbers from 0 to count − 1, or an error that says which is not."""
     index = np.asarray(index)
     if index.dtype.kind not in "iu":
-        raise OperandTypeError(f"{what}s are whole numbers, not {index.dtype}: give an array of integers")
+        raise TypeError(f"what picks a {what} is whole numbers, not {index.dtype}: give an array of integers")
     if index.size and (index.min() < 0 or index.max() >= count):
         found = index[(index < 0) | (index >= count)].flat[0]
-        raise OperandIndexError(f"{what} {found} is out of range: it must be from 0 to {count - 1}")
+        raise IndexError(f"{what} {found} is out of range: it must be from 0 to {count - 1}")
     return index
 
 
