@@ -8,6 +8,7 @@ from microgrid.compiled.stream import Stream
 from microgrid.cycles import Cycle, find_cycles
 from microgrid.differentiate import differentiate
 from microgrid.errors import MicrogridError
+from microgrid.files import load
 from microgrid.functional import grad, jacobian, value_and_grad
 from microgrid.graph import Graph
 from microgrid.leaves import Input, Parameter, State, input, parameter, state, tensor
@@ -86,9 +87,11 @@ from microgrid.ops.shape import (
 from microgrid.ops.time import first, last, time_mean, time_stack, time_sum, time_unstack
 from microgrid.primitive import Primitive, primitive
 from microgrid.recording import is_recording, no_grad
+from microgrid.sampling import sample
 from microgrid.schedule import Schedule, schedule
 from microgrid.scope import Scope as scope
 from microgrid.tensor import Tensor
+from microgrid.training import History, fit
 from microgrid.unroll import Unrolled, unroll
 
 __version__ = "0.1.0"
@@ -98,6 +101,7 @@ __all__ = [
     "Cycle",
     "Gradients",
     "Graph",
+    "History",
     "Input",
     "MicrogridError",
     "Parameter",
@@ -130,6 +134,7 @@ __all__ = [
     "expm1",
     "find_cycles",
     "first",
+    "fit",
     "flip",
     "gelu",
     "getitem",
@@ -142,6 +147,7 @@ __all__ = [
     "last",
     "less",
     "less_equal",
+    "load",
     "log",
     "log1p",
     "log_softmax",
@@ -173,6 +179,7 @@ __all__ = [
     "prod",
     "relu",
     "reshape",
+    "sample",
     "schedule",
     "scope",
     "sigmoid",

@@ -10,6 +10,7 @@ import numpy as np
 from microgrid import recording
 from microgrid.graph import Graph
 from microgrid.leaves import Input
+from microgrid.ops.time import is_time_reduction
 from microgrid.rebuild import recorded_on
 from microgrid.sequences import length_of, starts_for_any_batch
 from microgrid.tensor import Tensor
@@ -32,7 +33,7 @@ def with_drawn(graph: Graph, sequences: Mapping[str, Any], *, dropping: bool) ->
         node: row_shape(sequences[name]) for node in graph.inputs if (name := graph.names[node]) in sequences
     }
     for node in drawing:
-        rows[node] = shape = shape_for(node, rows)
+        rows[node] = shape = shape_for(graph, node, rows)
         draw = node.drawn if dropping and recording.is_recording() else node.without_drawing
         found[graph.names[node]] = draw(length, shape)
     return found
@@ -47,11 +48,21 @@ def value_of(row: Any) -> Any:
     return row.value if isinstance(row, Tensor) else row
 
 
-def shape_for(node: Input, rows: Mapping[Tensor, Shape]) -> Shape:
-    """The shape that a drawn input has at one timestep where the other inputs have those of `rows`."""
+def shape_for(graph: Graph, node: Input, rows: Mapping[Tensor, Shape]) -> Shape:
+    """The shape that a drawn input has at one timestep where the other inputs have those of `rows`.
+
+    It is that of what it is combined with, recorded anew.
+    """
     if all(shape == other.shape for other, shape in rows.items()):
         return node.shape
-    behind = Graph.of_checked([node.like])
+    own: Tensor = node
+    reader = graph.readers[node][0]
+    while reader is not None and is_time_reduction(reader):
+        own, reader = reader, graph.readers[reader][0]
+    others = [] if reader is None else [operand for operand in reader.operands if operand is not own]
+    if not others:
+        return node.shape
+    behind = Graph.of_checked(others[:1])
     examples: dict[Tensor, Tensor] = {
         other: Input(np.zeros(rows[other], other.dtype)) for other in behind.inputs if other in rows and other.shape
     }

@@ -69,6 +69,10 @@ class GradientCheckError(MicrogridError, AssertionError):
     """A gradient disagrees with central differences."""
 
 
+class FileFormatError(MicrogridError, ValueError):
+    """A file is not what it should be, or something cannot be held by a file."""
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """A sentence that offers the nearest known name, or lists the known ones.
 

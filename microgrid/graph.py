@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -174,6 +175,30 @@ class Graph:
         from microgrid.unroll import unroll
 
         return unroll(self, {**(sequences or {}), **named_sequences}, steps=steps, initial=initial)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the network, with its parameters as they are now, to a safetensors file. See `mg.files.save`.
+
+        Raises
+        ------
+        FileFormatError
+            If something in it cannot be held by a file.
+        OSError
+            If the file cannot be written; an older one stays as it was.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from microgrid.files import load
+        >>> W = mg.parameter([2.0, 3.0], name="W")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     mg.Graph(y=W * W).save(folder + "/squares.safetensors")
+        ...     load(folder + "/squares.safetensors")
+        Graph(y: 2 nodes, 1 parameter)
+        """
+        from microgrid.files.model import save
+
+        save(self, path)
 
     def backward(self, gradient: Any = None) -> None:
         """Backpropagation from the only output; refused where it depends on a state: unroll first."""

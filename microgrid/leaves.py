@@ -27,9 +27,6 @@ class Input(Tensor):
     draws_itself = False
     """Whether inputs of this class draw a sequence by themselves where a run gives them none, as dropout masks do."""
 
-    like: Tensor
-    """Of an input that draws itself: the node whose shape its values have."""
-
     def drawn(self, steps: int, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
         """A sequence of so many values of a shape, where a gradient is computed."""
         raise NotImplementedError

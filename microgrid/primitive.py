@@ -32,6 +32,10 @@ Tensors. None says that nothing flows. A rule need not undo broadcasting: backwa
 of a variadic primitive take its operands as one list."""
 
 
+DECLARED: dict[str, Primitive] = {}
+"""Every operation by its name, for who finds one named in a file. Microgrid's own keep their names from users'."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Primitive:
     """An operation: its rules and its looks.
@@ -87,6 +91,14 @@ class Primitive:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "differentiable", bool(self.vjps) or self.vjp_of is not None)
+        known = DECLARED.get(self.name)
+        if known is None or not known.is_own:
+            DECLARED[self.name] = self
+
+    @property
+    def is_own(self) -> bool:
+        """Whether microgrid declares it, and not a user."""
+        return str(getattr(self.forward, "__module__", "")).startswith("microgrid.")
 
     def rule(self, index: int) -> Rule:
         """The VJP rule for operand `index`."""
@@ -177,8 +189,8 @@ def value_after_error(
         kind = OperandIndexError
     elif isinstance(error, TypeError):
         kind = OperandTypeError
-    is_own = primitive.forward.__module__.startswith("microgrid.")  # in a user's primitive the cause may be a bug
-    raise kind(f"{primitive.name}({found}{settings}): {error}") from (None if is_own else error)
+    cause = None if primitive.is_own else error  # in a user's primitive it may be a bug
+    raise kind(f"{primitive.name}({found}{settings}): {error}") from cause
 
 
 def primitive(

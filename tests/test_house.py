@@ -22,12 +22,14 @@ LAYERS = [
     ["graph"],
     ["cycles"],
     ["sequences"],
-    ["unroll", "differentiate", "rebuild"],
+    ["unroll", "differentiate", "rebuild", "drawn"],
     ["schedule"],
     ["execute", "rewrite"],
     ["compiled"],
-    ["functional"],
-    ["check", "optim"],
+    ["files"],
+    ["functional", "nn"],
+    ["check", "optim", "data", "sampling"],
+    ["training"],
 ]
 
 
@@ -61,7 +63,8 @@ def test_the_engine_never_imports_viz():
 
 def test_the_engine_needs_numpy_and_networkx_only():
     code = (
-        "import sys; sys.modules.update(dict.fromkeys(['graphviz', 'pygraphviz', 'tqdm', 'matplotlib'])); "
+        "import sys; "
+        "sys.modules.update(dict.fromkeys(['graphviz', 'pygraphviz', 'tqdm', 'matplotlib', 'safetensors'])); "
         "import microgrid as mg; x = mg.tensor(2.0); (x * x).backward(); print(x.grad)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import uuid
 from pathlib import Path
 from typing import Any
 
 from microgrid.errors import MicrogridError, OperandTypeError
+from microgrid.files.whole import write_whole
 from microgrid.graph import Graph
 from microgrid.ops.time import is_time_reduction
 from microgrid.tensor import Tensor
@@ -78,21 +78,6 @@ class Picture:
 
     def __repr__(self) -> str:
         return f"Picture({len(self.scene.boxes)} nodes, {len(self.scene.wires)} edges)"
-
-
-def write_whole(target: Path, data: bytes) -> None:
-    """Write to a temporary file beside the target, then rename: a reader never sees half a file."""
-    temporary = target.with_name(f".{target.name[:40]}-{uuid.uuid4().hex}")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-        os.replace(temporary, target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise type(error)(error.errno, error.strerror or str(error), str(target)) from None
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def draw(what: Graph | Unrolled | Tensor, *, values: bool = False, gradients: bool = False) -> Picture:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from microgrid.demo.data import FIRST_TEST_YEAR, Floats, Sunspots
-from viz.picture import write_whole
+from microgrid.files.whole import write_whole
 
 
 def available() -> bool:

@@ -76,8 +76,8 @@ class Cell(Module):
         for each, after in zip(made, following, strict=True):
             if (after.shape, after.dtype) != (each.shape, each.dtype):
                 raise StateError(
-                    f"{type(self).__name__}.step gives a next {each.name!r} of shape {after.shape} and {after.dtype}, "
-                    f"but the state has shape {each.shape}, of hidden_size={self.hidden_size}, and {each.dtype}"
+                    f"{type(self).__name__}.step gives a next of shape {after.shape} and {after.dtype}, but "
+                    f"{each.name!r} starts with shape {each.shape}, of hidden_size={self.hidden_size}, and {each.dtype}"
                 )
             each.next = after
         return following[0]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from microgrid.errors import OperandError, OperandTypeError
+from microgrid.errors import FileFormatError, OperandError, OperandTypeError
+from microgrid.files.leaf_kinds import LEAF_KINDS, LeafKind
 from microgrid.leaves import Input, Parameter
 from microgrid.nn.init import Random, generator
 from microgrid.nn.module import Module
@@ -20,7 +22,7 @@ from microgrid.tensor import Name, Tensor, constant, describe
 class DropoutMask(Input):
     """An input that draws its own sequence: what a run that gives it none multiplies by."""
 
-    __slots__ = ("generator", "like", "rate", "same_over_time")
+    __slots__ = ("generator", "rate", "same_over_time")
     draws_itself = True
 
     rate: float
@@ -38,6 +40,21 @@ class DropoutMask(Input):
     def without_drawing(self, steps: int, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
         """Ones: nothing is dropped where no gradient is computed."""
         return np.broadcast_to(np.ones((), self.dtype), (steps, *shape))
+
+
+def loaded_mask(value: Any, settings: Mapping[str, Any]) -> DropoutMask:
+    """The leaf that a model file describes; it draws by a generator of its own, which starts anywhere."""
+    rate, same_over_time = settings.get("rate"), settings.get("same_over_time")
+    if type(rate) is not float or not 0 <= rate < 1 or type(same_over_time) is not bool or len(settings) != 2:
+        raise FileFormatError(f"a dropout mask has a rate from 0 to below 1 and same_over_time, not {settings!r:.80}")
+    leaf = DropoutMask(value)
+    leaf.rate, leaf.same_over_time, leaf.generator = rate, same_over_time, np.random.default_rng()
+    return leaf
+
+
+LEAF_KINDS["dropout mask"] = LeafKind(
+    DropoutMask, loaded_mask, lambda leaf: {"rate": leaf.rate, "same_over_time": leaf.same_over_time}
+)
 
 
 class Dropout(Module, called="dropout"):
@@ -96,7 +113,6 @@ class Dropout(Module, called="dropout"):
     def mask(self, x: Tensor) -> DropoutMask:
         """The leaf that draws masks for `x`; its example drops nothing."""
         leaf = DropoutMask(np.ones(x.shape, x.dtype))
-        leaf.like = x
         leaf.rate, leaf.generator, leaf.same_over_time = self.rate, self.generator, self.same_over_time
         leaf._name = Name("mask", None, current_scope())
         return leaf

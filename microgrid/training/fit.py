@@ -1,0 +1,183 @@
+"""mg.fit: train a network on data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from microgrid.data.batch import Batches
+from microgrid.data.windows import Windows
+from microgrid.errors import OperandError, OperandTypeError, SequenceError
+from microgrid.graph import Graph
+from microgrid.ops.time import TIME_MEAN, TIME_SUM, is_time_reduction
+from microgrid.optim import Adam, Optimiser
+from microgrid.tensor import Tensor
+from microgrid.training import checkpoint as checkpoints
+from microgrid.training.history import CsvLog, History
+from microgrid.training.loop import Plan, Training
+from microgrid.training.program import Programs
+from microgrid.training.progress import progress_for
+from microgrid.training.tensorboard import EventFiles
+
+VALIDATION_WINDOW = 1000
+"""How many timesteps of long validation sequences are in memory at a time."""
+
+
+def fit(
+    loss: Tensor | Graph,
+    data: Batches | Mapping[str, npt.ArrayLike],
+    *,
+    epochs: int,
+    optimiser: Optimiser | None = None,
+    schedule: Callable[[int], float] | None = None,
+    clip_norm: float | None = None,
+    validation: Batches | Mapping[str, npt.ArrayLike] | None = None,
+    metrics: Mapping[str, Tensor] | None = None,
+    patience: int | None = None,
+    log: str | os.PathLike[str] | None = None,
+    tensorboard: str | os.PathLike[str] | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
+    save_every: float = 30.0,
+    resume: bool = True,
+    progress: bool | None = None,
+    health: bool = True,
+) -> History:
+    """Train a network: change its parameters so that a loss becomes small.
+
+    The network is compiled once, and each batch is one step: forwards, backwards through time, clip, and a step of
+    the optimiser. A bar shows the epoch, the loss, the validation loss, the norm of the gradient, what each timestep
+    leaves of a gradient, and the time left; where nobody watches a terminal, a line every few seconds does.
+
+    Ctrl-C ends the run after the batch at hand, with everything saved; pressed again, at once. A NaN or infinity stops
+    it before the parameters change, and names the node and the timestep where the first appeared.
+
+    Parameters
+    ----------
+    loss : Tensor or Graph
+        One number for all of a batch; see `nn.mse` and others.
+    data : Batches, or mapping of input name → array (time, batch, *features)
+        What `mg.data` makes: windows, minibatches, buckets. A mapping is one batch: full backpropagation through time.
+    epochs : int
+        How many times to go through the data, those of a resumed run included.
+    optimiser : Optimiser, optional
+        With the parameters it moves; by default `optim.Adam` of all parameters, with a learning rate of 0.001.
+    schedule : callable step → factor, optional
+        What the learning rate is multiplied by at each step; see `optim.Cosine` and others.
+    clip_norm : float, optional
+        The largest norm of a gradient; see `optim.clip_grad_norm`.
+    validation : Batches or mapping, optional
+        Evaluated after each epoch, without dropout. Long sequences are read a thousand timesteps at a time.
+    metrics : mapping of str → Tensor, optional
+        Further numbers of the network to evaluate on the validation data, such as `nn.accuracy`.
+    patience : int, optional
+        Stop after so many epochs without a lower validation loss (or loss, without validation data), and give the
+        parameters back the values of the best epoch.
+    log : path, optional
+        A file of comma-separated values with a row per epoch.
+    tensorboard : path, optional
+        A folder for TensorBoard's event files; needs the extra `tensorboard`.
+    checkpoint : path, optional
+        A file that holds the run: parameters, optimiser, random generators and the place in the data. It is whole at
+        any moment, and a run resumed from it ends with the same parameters, bit for bit, as one that was never stopped.
+    save_every : float
+        How many seconds lie between two checkpoints; one is always written at the end.
+    resume : bool
+        Go on from the checkpoint if the file is there; False starts anew and replaces it.
+    progress : bool, optional
+        True for a bar and False for silence; by default a bar in terminals and notebooks, and lines elsewhere.
+    health : bool
+        Measure, in a hundredth of the time, how fast gradients vanish or explode in each cycle, and warn.
+
+    Returns
+    -------
+    History
+        A row per epoch.
+
+    Raises
+    ------
+    SequenceError
+        If the data does not fit the network's inputs, or is empty.
+    NotFiniteError
+        If a NaN or infinity appears.
+    FileFormatError
+        If the checkpoint is damaged, or that of another network.
+
+    Examples
+    --------
+    >>> x, target = mg.input(np.zeros((1, 1)), name="x"), mg.input(np.zeros((1, 1)), name="target")
+    >>> h = mg.nn.RNN(1, 8, rng=0)(x)
+    >>> loss = mg.nn.mse(mg.nn.Linear(8, 1, rng=1)(h), target)
+    >>> wave = np.sin(np.arange(101.0) / 3).reshape(-1, 1, 1)
+    >>> adam = mg.optim.Adam(mg.Graph(loss).parameters, lr=0.02)
+    >>> history = mg.fit(loss, {"x": wave[:-1], "target": wave[1:]}, epochs=60, optimiser=adam, progress=False)
+    >>> bool(history["loss"][-1] < 0.05 * history["loss"][0])
+    True
+    """
+    if optimiser is not None and not isinstance(optimiser, Optimiser):
+        raise OperandTypeError(f"optimiser is one of mg.optim, as mg.optim.Adam(parameters), not {optimiser!r:.40}")
+    programs = Programs(loss, None if optimiser is None else optimiser.parameters, metrics or {})
+    whole(epochs, "epochs")
+    if patience is not None:
+        whole(patience, "patience")
+    if metrics and validation is None:
+        raise OperandError("metrics are evaluated on validation data: give validation= too")
+    if schedule is not None and not callable(schedule):
+        raise OperandTypeError(f"schedule is a function of the step, such as optim.Cosine(1000), not {schedule!r:.40}")
+    plan = Plan(
+        batches_of(data, "data", None),
+        None if validation is None else batches_of(validation, "validation", validation_window(programs)),
+        *(epochs, schedule, clip_norm, patience, checkpoint, save_every, health),
+    )
+    for path, name in ((checkpoint, "checkpoint"), (log, "log")):
+        if path is not None and not Path(path).parent.is_dir():
+            raise FileNotFoundError(f"{name}={os.fspath(path)!r}: its folder does not exist: make it first")
+    training = Training(plan, programs, optimiser or Adam(programs.graph.parameters))
+    if resume and checkpoints.exists(checkpoint):
+        training.resume()
+    done = training.position.epoch * len(plan.data) + training.position.batch
+    loggers: list[Any] = []
+    if log is not None:
+        loggers.append(CsvLog(log, training.position.rows))
+    if tensorboard is not None:
+        loggers.append(EventFiles(tensorboard))
+    try:
+        with progress_for(progress, epochs=epochs, batches=len(plan.data), done=done) as shown:
+            if done:
+                shown.say(f"going on from {os.fspath(checkpoint)!r}, epoch {training.position.epoch + 1}")  # type: ignore[arg-type]
+            return training.run(shown, loggers)
+    finally:
+        for logger in loggers:
+            if isinstance(logger, EventFiles):
+                logger.close()
+
+
+def batches_of(data: Any, what: str, window: int | None) -> Batches:
+    """The data as batches; a mapping of sequences is one batch, or windows of so many timesteps."""
+    if isinstance(data, Mapping):
+        sequences = Windows(data, length=1)
+        return Windows(data, length=min(window or sequences.steps, sequences.steps))
+    if not isinstance(data, Batches):
+        raise OperandTypeError(
+            f"{what} is a mapping of input names to sequences, or what mg.data makes of it, such as mg.data.Windows, "
+            f"not {type(data).__name__}"
+        )
+    if not len(data):
+        raise SequenceError(f"{what} is empty: it has no batch")
+    return data
+
+
+def validation_window(programs: Programs) -> int | None:
+    """How many timesteps of validation data to take at a time; None where the loss needs them all at once."""
+    by_steps = all(
+        node.primitive in (TIME_MEAN, TIME_SUM) for node in programs.watched.nodes if is_time_reduction(node)
+    )
+    return VALIDATION_WINDOW if by_steps and len(programs.carried) == len(programs.graph.states) else None
+
+
+def whole(number: Any, name: str) -> None:
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise OperandError(f"{name} is a whole number, at least 1, not {number!r:.40}")

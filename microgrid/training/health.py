@@ -1,0 +1,134 @@
+"""Gradient health: how much of a gradient each timestep of a recurrence passes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from microgrid.compiled.program import Compiled
+from microgrid.cycles import Cycle
+from microgrid.data.batch import Batch
+from microgrid.graph import Graph
+from microgrid.ops.reduce import sum as sum_along
+from microgrid.ops.time import first, last
+from microgrid.tensor import Tensor
+
+VANISHED, EXPLODED = 1e-6, 1e3
+"""Below and above which share of a gradient a window's first timestep is said to get nothing, or too much."""
+
+SHARE_OF_TIME = 0.01
+"""Of a run that may be spent on looking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """How a gradient that enters a cycle at its last timestep comes back through it.
+
+    Attributes
+    ----------
+    cycle : str
+    per_timestep : float
+        By what each timestep multiplies its norm, in the geometric mean over the window.
+    steps : int
+        How many timesteps it went back.
+    """
+
+    cycle: str
+    per_timestep: float
+    steps: int
+
+    @property
+    def left(self) -> float:
+        """The share of the gradient that reaches the first timestep."""
+        with np.errstate(all="ignore"):
+            return float(np.float64(self.per_timestep) ** self.steps)
+
+    def warning(self) -> str | None:
+        """What to say of a gradient that vanishes or explodes."""
+        if VANISHED <= self.left <= EXPLODED:
+            return None
+        grows = self.left > 1
+        what = "explodes" if grows else "vanishes"
+        advice = (
+            "clip it (clip_norm=1.0), or start the recurrent weights smaller"
+            if grows
+            else "what lies so far back cannot be learned: try an LSTM or GRU, or orthogonal recurrent weights"
+        )
+        return (
+            f"the gradient through {self.cycle} {what}: each timestep multiplies it by {self.per_timestep:.3g}, so of "
+            f"one that comes from {self.steps} timesteps later {self.left:.0e} of it arrives; {advice}"
+        )
+
+
+class Health:
+    """Looks at the gradient through each cycle now and then, for at most a hundredth of a run's time.
+
+    The gradient of random numbers times the states' last values, by the states at every timestep: what is left of
+    it at the first is the product of all Jacobians ∂h_t/∂h_{t−1}.
+
+    Source: Y. Bengio, P. Simard and P. Frasconi, Learning long-term dependencies with gradient descent is
+    difficult (1994).
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.cycles: list[Cycle] = [
+            cycle for cycle in graph.cycles if all(state.requires_grad and state.shape for state in cycle.states)
+        ]
+        self.names = {state: graph.names[state] for cycle in self.cycles for state in cycle.states}
+        self.program: Compiled | None = None
+        self.began = time.monotonic()
+        self.spent = 0.0
+        self.cost = 0.0
+        self.flows: list[Flow] = []
+
+    def is_due(self) -> bool:
+        """Whether another look would keep within its share of the time."""
+        return bool(self.cycles) and self.spent + self.cost < SHARE_OF_TIME * (time.monotonic() - self.began)
+
+    def look(self, batch: Batch, sequences: Mapping[Tensor, Any], initial: Mapping[Tensor, Any]) -> list[Flow]:
+        """Measure on a batch; returns the flow through each cycle."""
+        began = time.monotonic()
+        steps = batch.steps if batch.lengths is None else int(batch.lengths.min())
+        if steps > 1 and self.cycles:
+            if self.program is None:
+                self.program = self.compiled()
+            inputs = {node: sequences[node][:steps] for node in self.program.graph.inputs}
+            starts = {node: value for node, value in initial.items() if node in self.program.graph}
+            with np.errstate(all="ignore"):
+                run = self.program(inputs, steps=steps, initial=starts or None)
+                self.flows = [self.flow(cycle, run.grads, steps) for cycle in self.cycles]
+        self.cost = time.monotonic() - began
+        self.spent += self.cost
+        return self.flows
+
+    def flow(self, cycle: Cycle, grads: Any, steps: int) -> Flow:
+        squares = sum(
+            np.sum(np.square(grads[state], dtype=np.float64), axis=tuple(range(1, state.ndim + 1)))
+            for state in cycle.states
+        )
+        norms = np.sqrt(squares) if cycle.reverse else np.sqrt(squares)[::-1]  # from where it enters, backwards
+        usable = np.flatnonzero(np.isfinite(norms) & (norms > np.finfo(np.float32).tiny))
+        if len(usable) < 2 or usable[0] > 0:
+            return Flow(self.called(cycle), 0.0, steps - 1)
+        far = int(usable[-1])
+        return Flow(self.called(cycle), float((norms[far] / norms[0]) ** (1 / far)), steps - 1)
+
+    def called(self, cycle: Cycle) -> str:
+        return "the cycle of " + ", ".join(repr(self.names[state]) for state in cycle.states)
+
+    def compiled(self) -> Compiled:
+        """The program of the gradient of random numbers times the last states, by the states at all timesteps."""
+        rng = np.random.default_rng(0)
+        total: Tensor | None = None
+        states = [state for cycle in self.cycles for state in cycle.states]
+        for state in states:
+            signs = rng.choice([-1.0, 1.0], state.shape[-1:]).astype(state.dtype)
+            end = first(state.next) if state.reverse else last(state.next)
+            term = sum_along(end * signs).astype(np.float64)
+            total = term if total is None else total + term
+        assert total is not None
+        return Compiled(Graph(total), states)
