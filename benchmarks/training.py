@@ -134,7 +134,7 @@ def in_jax(layers: int) -> Step:
     def layer(p: Any, prefix: str, inputs: Any) -> Any:
         def cell(now: Any, z: Any) -> Any:
             h, c = now
-            i, f, g, o = jnp.split(z + h @ p[f"{prefix}.U"], 4, axis=-1)
+            i, f, o, g = jnp.split(z + h @ p[f"{prefix}.U"], 4, axis=-1)
             c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
             h = jax.nn.sigmoid(o) * jnp.tanh(c)
             return (h, c), h

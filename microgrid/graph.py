@@ -189,11 +189,10 @@ class Graph:
         Examples
         --------
         >>> import tempfile
-        >>> from microgrid.files import load
         >>> W = mg.parameter([2.0, 3.0], name="W")
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     mg.Graph(y=W * W).save(folder + "/squares.safetensors")
-        ...     load(folder + "/squares.safetensors")
+        ...     mg.load(folder + "/squares.safetensors")
         Graph(y: 2 nodes, 1 parameter)
         """
         from microgrid.files.model import save

@@ -207,7 +207,7 @@ def lstm_by_hand(p, xs):
     h = c = np.zeros((xs.shape[1], len(p["U"])))
     found = []
     for x in xs:
-        z_i, z_f, z_g, z_o = np.split(x @ p["W"] + h @ p["U"] + p["b"], 4, axis=1)
+        z_i, z_f, z_o, z_g = np.split(x @ p["W"] + h @ p["U"] + p["b"], 4, axis=1)
         c = sigmoid(z_f + p["P_f"] * c) * c + sigmoid(z_i + p["P_i"] * c) * np.tanh(z_g)
         h = sigmoid(z_o + p["P_o"] * c) * np.tanh(c)
         found.append(h)

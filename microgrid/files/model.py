@@ -87,7 +87,7 @@ def load(path: str | os.PathLike[str], *, max_work: int | None = None) -> Graph:
     >>> W = mg.parameter([[1.0, 2.0]], name="W")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     mg.Graph(norm=mg.sum(W * W)).save(folder + "/norm.safetensors")
-    ...     net = load(folder + "/norm.safetensors")
+    ...     net = mg.load(folder + "/norm.safetensors")
     >>> net.backward()
     >>> net["norm"].value.item(), net["W"].grad.tolist()
     (5.0, [[2.0, 4.0]])

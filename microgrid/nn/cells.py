@@ -25,6 +25,8 @@ class GatedCell(Cell):
     """What the cells here share: W for the input, U for the state and b, the columns of all gates side by side."""
 
     gates: ClassVar[int]
+    torch_order: ClassVar[Sequence[int]] = ()
+    """Which of PyTorch's gates each own one is, where the order is another; its own inverse."""
 
     def set_up(self, input_size: int, hidden_size: int, rng: Random, dtype: npt.DTypeLike) -> None:
         self.input_size, self.hidden_size = size("input_size", input_size), size("hidden_size", hidden_size)
@@ -40,15 +42,23 @@ class GatedCell(Cell):
     def read_torch_layer(self, prefix: str, suffix: str, take: TakeTorch) -> FromTorch:
         """The parameters from PyTorch's of one layer and direction, whose keys end in `suffix`."""
         rows = self.gates * self.hidden_size
-        yield self.W, take(f"{prefix}weight_ih{suffix}", (rows, self.input_size)).T
-        yield self.U, take(f"{prefix}weight_hh{suffix}", (rows, self.hidden_size)).T
-        yield self.b, take(f"{prefix}bias_ih{suffix}", (rows,)) + take(f"{prefix}bias_hh{suffix}", (rows,))
+        yield self.W, self.reordered(take(f"{prefix}weight_ih{suffix}", (rows, self.input_size)).T)
+        yield self.U, self.reordered(take(f"{prefix}weight_hh{suffix}", (rows, self.hidden_size)).T)
+        bias = take(f"{prefix}bias_ih{suffix}", (rows,)) + take(f"{prefix}bias_hh{suffix}", (rows,))
+        yield self.b, self.reordered(bias)
 
     def write_torch_layer(self, prefix: str, suffix: str) -> ToTorch:
-        yield f"{prefix}weight_ih{suffix}", np.array(self.W.value.T)
-        yield f"{prefix}weight_hh{suffix}", np.array(self.U.value.T)
-        yield f"{prefix}bias_ih{suffix}", np.array(self.b.value)
+        yield f"{prefix}weight_ih{suffix}", np.array(self.reordered(self.W.value).T)
+        yield f"{prefix}weight_hh{suffix}", np.array(self.reordered(self.U.value).T)
+        yield f"{prefix}bias_ih{suffix}", np.array(self.reordered(self.b.value))
         yield f"{prefix}bias_hh{suffix}", np.zeros_like(self.b.value)
+
+    def reordered(self, columns: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """The columns of the gates from PyTorch's order to the own, or back."""
+        if not self.torch_order:
+            return columns
+        parts = np.split(columns, self.gates, axis=-1)
+        return np.concatenate([parts[gate] for gate in self.torch_order], axis=-1)
 
     def read_torch(self, prefix: str, take: TakeTorch) -> FromTorch:
         yield from self.read_torch_layer(prefix, "", take)
@@ -116,7 +126,8 @@ class LSTMCell(GatedCell, called="lstmcell"):
     Attributes
     ----------
     W : Parameter, (input_size, 4 · hidden_size)
-        The columns of the gates i, f, g, o, in this order, which is PyTorch's.
+        The columns of the gates i, f, o and of g, in this order: with the three sigmoids side by side, a compiled
+        network computes them in one sweep. PyTorch's order is i, f, g, o.
     U : Parameter, (hidden_size, 4 · hidden_size)
     b : Parameter, (4 · hidden_size,)
     P_i, P_f, P_o : Parameter, (hidden_size,), with peepholes
@@ -135,6 +146,7 @@ class LSTMCell(GatedCell, called="lstmcell"):
     """
 
     gates = 4
+    torch_order = (0, 1, 3, 2)
     states = ("h", "c")
 
     def __init__(
@@ -154,7 +166,7 @@ class LSTMCell(GatedCell, called="lstmcell"):
             self.P_i, self.P_f, self.P_o = (parameter(np.zeros(hidden_size, dtype)) for _ in range(3))
 
     def step(self, x: Tensor, h: Tensor, c: Tensor) -> Sequence[Tensor]:  # type: ignore[override]
-        z_i, z_f, z_g, z_o = split(self.from_input(x) + h @ self.U, 4, axis=-1)
+        z_i, z_f, z_o, z_g = split(self.from_input(x) + h @ self.U, 4, axis=-1)
         if self.peepholes:
             z_i, z_f = z_i + self.P_i * c, z_f + self.P_f * c
         c_next = sigmoid(z_f) * c + sigmoid(z_i) * tanh(z_g)

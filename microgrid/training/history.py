@@ -30,7 +30,7 @@ class History(Sequence[Row]):
 
     Examples
     --------
-    >>> history = History([{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}])
+    >>> history = mg.History([{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.25}])
     >>> history["loss"], history[-1]["loss"], history.columns
     (array([0.5 , 0.25]), 0.25, ['epoch', 'loss'])
     """
