@@ -91,7 +91,7 @@ from microgrid.sampling import sample
 from microgrid.schedule import Schedule, schedule
 from microgrid.scope import Scope as scope
 from microgrid.tensor import Tensor
-from microgrid.training import History, fit
+from microgrid.training import History, evaluate, fit
 from microgrid.unroll import Unrolled, unroll
 
 __version__ = "0.1.0"
@@ -129,6 +129,7 @@ __all__ = [
     "einsum",
     "equal",
     "errors",
+    "evaluate",
     "exp",
     "expand_dims",
     "expm1",

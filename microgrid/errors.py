@@ -69,6 +69,10 @@ class GradientCheckError(MicrogridError, AssertionError):
     """A gradient disagrees with central differences."""
 
 
+class MissingExtraError(MicrogridError, ImportError):
+    """Something was asked for that an optional package does, which is not installed."""
+
+
 class FileFormatError(MicrogridError, ValueError):
     """A file is not what it should be, or something cannot be held by a file."""
 

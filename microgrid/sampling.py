@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from microgrid.compiled.program import Compiled
-from microgrid.errors import OperandError, SequenceError
+from microgrid.errors import OperandError, OperandTypeError, SequenceError
 from microgrid.graph import Graph
 from microgrid.tensor import Tensor
 
 Array = npt.NDArray[np.int64]
+SMALLEST_TEMPERATURE = 1e-300
+"""Below it, the likeliest token is always taken."""
 
 
 def sample(
@@ -75,6 +79,8 @@ def sample(
     [1, 2, 3]
     """
     graph = Graph(logits) if isinstance(logits, Tensor) else logits
+    if not isinstance(graph, Graph):
+        raise OperandTypeError(f"mg.sample takes the logits, a Tensor or its Graph, not {type(logits).__name__}")
     output = graph.output
     given = [node for node in graph.inputs if not node.draws_itself]
     if len(given) != 1 or given[0].dtype.kind not in "iu":
@@ -87,8 +93,11 @@ def sample(
             f"mg.sample needs logits at every timestep, (batch, tokens), of a token (batch,), but "
             f"{graph.names[output]!r} has shape {output.shape} and {graph.names[given[0]]!r} has shape {given[0].shape}"
         )
-    prompt = np.asarray(start)
-    alone = prompt.ndim == 1
+    try:
+        prompt = np.asarray(start)
+    except ValueError:
+        raise SequenceError("the prompts in start differ in length: draw for them one by one") from None
+    alone = prompt.ndim < 2
     prompts = np.atleast_2d(prompt)
     if prompts.ndim != 2 or not prompts.size or prompts.dtype.kind not in "iu":
         raise SequenceError(
@@ -96,21 +105,32 @@ def sample(
             f"shape {prompt.shape}"
         )
     check_settings(steps, temperature, top_k, top_p)
+    count = output.shape[-1]
+    if not isinstance(forbid, Iterable):
+        raise OperandError(f"forbid is a sequence of tokens, such as [{forbid!r}], not {forbid!r}")
+    never: list[Any] = list(forbid)
+    for name, named in (("forbid", never), ("stop", [] if stop is None else [stop])):
+        for token in named:
+            if isinstance(token, bool) or not isinstance(token, int | np.integer) or not 0 <= token < count:
+                raise OperandError(f"{name} is of tokens, from 0 to {count - 1}, not {token!r}")
+    if len(set(never)) == count:
+        raise OperandError(f"all {count} tokens are forbidden: nothing is left to draw")
     generator = np.random.default_rng(seed)
     stream = Compiled(graph, ()).stream()
-    for tokens in prompts.T:
-        predicted = stream({given[0]: tokens})
+    for column in prompts.T:
+        predicted = stream({given[0]: column.astype(given[0].dtype)})
     drawn: list[Array] = []
     ended = np.zeros(len(prompts), np.bool_)
     while len(drawn) < steps and not ended.all():
-        chances = probabilities(predicted, temperature, top_k, top_p, forbid)
-        tokens = (chances.cumsum(axis=1) > generator.random((len(chances), 1))).argmax(axis=1)
+        chances = probabilities(predicted, temperature, top_k, top_p, never)
+        sums = chances.cumsum(axis=1)
+        tokens = (sums > generator.random((len(chances), 1)) * sums[:, -1:]).argmax(axis=1)
         if stop is not None:
             tokens = np.where(ended, stop, tokens)
             ended |= tokens == stop
         drawn.append(tokens)
         if len(drawn) < steps:
-            predicted = stream({given[0]: tokens})
+            predicted = stream({given[0]: tokens.astype(given[0].dtype)})
     found_tokens = np.stack(drawn, axis=1)
     return found_tokens[0] if alone else found_tokens
 
@@ -118,11 +138,11 @@ def sample(
 def check_settings(steps: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
         raise OperandError(f"steps is how many tokens to draw, at least 1, not {steps!r}")
-    if not temperature >= 0:
+    if not isinstance(temperature, Real) or not temperature >= 0:
         raise OperandError(f"the temperature is at least 0, not {temperature!r}")
-    if top_k is not None and not top_k >= 1:
-        raise OperandError(f"top_k is at least 1, not {top_k!r}")
-    if top_p is not None and not 0 < top_p <= 1:
+    if top_k is not None and (not isinstance(top_k, int | np.integer) or top_k < 1):
+        raise OperandError(f"top_k is a whole number, at least 1, not {top_k!r}")
+    if top_p is not None and not (isinstance(top_p, Real) and 0 < top_p <= 1):
         raise OperandError(f"top_p is above 0 and at most 1, not {top_p!r}")
 
 
@@ -135,15 +155,18 @@ def probabilities(
     [[0.0, 0.269, 0.731]]
     """
     scores = np.array(logits, np.float64)
-    if not np.all(np.isfinite(scores)):
+    if np.any(np.isnan(scores) | (scores == np.inf)):
         raise OperandError("the network predicts NaN or infinite logits: look at its parameters")
     scores[:, list(forbid)] = -np.inf
+    if not np.all(np.isfinite(scores).any(axis=1)):
+        raise OperandError("no token is left to draw: all logits are −inf, or forbidden")
     order = np.argsort(-scores, axis=1, kind="stable")
-    if not temperature:
-        top_k, temperature = 1, 1.0
-    scores = scores / temperature
     ranked = np.take_along_axis(scores, order, axis=1)
-    chances = np.exp(ranked - ranked[:, :1])
+    below = ranked - ranked[:, :1]
+    if temperature < SMALLEST_TEMPERATURE:
+        top_k, temperature = 1, 1.0
+    with np.errstate(over="ignore"):
+        chances = np.where(np.isfinite(below), np.exp(np.where(np.isfinite(below), below, 0.0) / temperature), 0.0)
     if top_k is not None:
         chances[:, top_k:] = 0.0
     chances /= chances.sum(axis=1, keepdims=True)

@@ -98,13 +98,18 @@ class Unrolled:
 
     def values(self, key: str | Tensor) -> np.ndarray[Any, Any]:
         """The values of a node at all timesteps: (time, *shape); of a static node (1, *shape)."""
-        arrays = [np.asarray(copy.value) for copy in self.over_time(key)]
-        if len({array.shape for array in arrays}) > 1:
+        copies = self.over_time(key)
+        self.check_alike(key, copies)
+        return np.stack([np.asarray(copy.value) for copy in copies])
+
+    def check_alike(self, key: str | Tensor, copies: Sequence[Tensor]) -> None:
+        """Refuse copies of different shape: a state that starts with one row for all sequences has such."""
+        if len({copy.shape for copy in copies}) > 1:
+            name = self.graph.names[self.graph.find(key)]
             raise SequenceError(
-                f"{self.graph.names[self.graph.find(key)]!r} has shape {arrays[0].shape} at timestep 0 and "
-                f"{arrays[-1].shape} at the last: take them one by one with over_time"
+                f"{name!r} has shape {copies[0].shape} at timestep 0 and {copies[-1].shape} at the last: take them one "
+                f"by one with over_time, or take those of what it will be next, {name + '.next'!r}"
             )
-        return np.stack(arrays)
 
     def grads(self, key: str | Tensor) -> np.ndarray[Any, Any]:
         """The gradients of a node at all timesteps: (time, *shape); zero where none arrived.
@@ -115,6 +120,7 @@ class Unrolled:
         outputs = [copy for output in self.graph.outputs for copy in self.over_time(output)]
         if all(node.grad is None for node in [*outputs, *copies]):
             raise GradientError("there are no gradients yet: call dag.backward() first")
+        self.check_alike(key, copies)
         return np.stack(
             [np.zeros(copy.shape, copy.dtype) if copy.grad is None else np.asarray(copy.grad) for copy in copies]
         )

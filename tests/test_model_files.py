@@ -21,7 +21,7 @@ from networks import NETWORKS
 from random_networks import RandomNetwork
 
 import microgrid as mg
-from microgrid.errors import FileFormatError, OperandTypeError
+from microgrid.errors import FileFormatError, OperandTypeError, StateError
 from microgrid.files import arrays as files_arrays
 from microgrid.files import load, save, whole
 from microgrid.files.arrays import read_arrays, write_arrays
@@ -354,6 +354,13 @@ def test_names_are_those_of_the_graph(path):
     assert found["y"].name == "inner"
     assert mg.Graph(found["y"]).names[found["y"]] == "inner"
     assert found["cell_1.w"].place == str(path)
+
+
+def test_errors_about_a_loaded_network_name_its_file(path):
+    found = there_and_back(NETWORKS["scalar"](), path)
+    with pytest.raises(StateError) as caught:
+        found["h"].next = found["x"]
+    assert f"h.next was set before, at {path}" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["__metadata__", "#1", "", "ℏ·∂", "\ud800", "a/b\n", "x" * 1000, "microgrid"])

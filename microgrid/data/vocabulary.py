@@ -198,16 +198,19 @@ class Vocabulary:
         before, after = ([self.numbers[each] for each in given_symbols(end)] for end in (self.start, self.end))
         return np.array([*before, *numbers, *after], np.int64)
 
-    def decode(self, numbers: npt.ArrayLike) -> str | list[str]:
-        """The text that numbers of shape (time,) stand for, without padding, start and end.
+    def decode(self, numbers: npt.ArrayLike) -> Any:
+        """The text that numbers of shape (time,) stand for, without padding, start and end; a list for (batch, time).
 
-        A str from a vocabulary of characters, otherwise a list of tokens. Raises SequenceError for what is no number
-        of a symbol.
+        A text is a str from a vocabulary of characters, otherwise a list of tokens. Raises SequenceError for what is
+        no number of a symbol.
 
         >>> mg.data.Vocabulary.of_tokens([["to", "be"]]).decode([1, 0])
         ['to', 'be']
         """
-        found = self.checked(number_array("the numbers to decode", numbers))
+        array = number_array("the numbers to decode", numbers)
+        if array.ndim == 2:
+            return [self.decode(row) for row in array]
+        found = self.checked(array)
         hidden = given_symbols(self.padding, self.start, self.end)
         symbols = [symbol for symbol in (self.symbols[i] for i in found) if symbol not in hidden]
         return "".join(symbols) if self.characters else symbols
@@ -216,7 +219,8 @@ class Vocabulary:
         """Numbers of symbols: whole, in one row, and in range."""
         if numbers.ndim != 1 or (numbers.dtype.kind not in "iu" and numbers.size):
             raise SequenceError(
-                f"decode takes whole numbers of shape (time,), not {numbers.dtype} of shape {numbers.shape}"
+                f"decode takes whole numbers of shape (time,) or (batch, time), not {numbers.dtype} of shape "
+                f"{numbers.shape}"
             )
         outside = np.flatnonzero((numbers < 0) | (numbers >= len(self)))
         if outside.size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import uuid
 from pathlib import Path
@@ -42,6 +43,13 @@ def write_whole(target: Path, data: bytes) -> None:
             raise type(error)(error.errno, error.strerror or str(error), str(target)) from None
         raise
     settle(target.parent)
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove the temporary files that a process left which was killed while it wrote this target."""
+    for left in target.parent.glob(f".{glob.escape(target.name[:40])}-{'[0-9a-f]' * 32}"):
+        with contextlib.suppress(OSError):
+            left.unlink()
 
 
 def settle(folder: Path) -> None:

@@ -197,6 +197,8 @@ class GRUCell(GatedCell, called="grucell"):
     ----------
     input_size, hidden_size : int
     reset_after : bool
+    update_bias : float
+        Where the bias of the update gate starts; above 0 the cell remembers at first.
     rng : numpy.random.Generator, seed or None
         W starts by `init.glorot`, U by `init.orthogonal`, the biases at 0.
     dtype : float dtype
@@ -227,10 +229,12 @@ class GRUCell(GatedCell, called="grucell"):
         hidden_size: int,
         *,
         reset_after: bool = True,
+        update_bias: float = 0.0,
         rng: Random = None,
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
         self.set_up(input_size, hidden_size, rng, dtype)
+        self.b.value[hidden_size : 2 * hidden_size] = update_bias
         self.reset_after = reset_after
         if reset_after:
             self.b_h = parameter(np.zeros(hidden_size, dtype))

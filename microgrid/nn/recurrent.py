@@ -201,6 +201,7 @@ class GRU(Recurrent, called="gru"):
     ----------
     input_size, hidden_size, num_layers : int
     reset_after : bool
+    update_bias : float
         See `nn.GRUCell`.
     bidirectional, dropout, rng
         See `nn.Recurrent`.
@@ -220,6 +221,7 @@ class GRU(Recurrent, called="gru"):
         num_layers: int = 1,
         *,
         reset_after: bool = True,
+        update_bias: float = 0.0,
         bidirectional: bool = False,
         dropout: float = 0.0,
         rng: Random = None,
@@ -231,5 +233,6 @@ class GRU(Recurrent, called="gru"):
             dropout=dropout,
             rng=rng,
             reset_after=reset_after,
+            update_bias=update_bias,
             dtype=dtype,
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from microgrid.errors import OperandError, OperandTypeError
+from microgrid.graph import Graph
 from microgrid.optim.settings import Kind, checked
 from microgrid.tensor import Tensor, describe
 
@@ -58,8 +59,12 @@ def group_of(given: Any, defaults: Mapping[str, Any], kinds: Mapping[str, Kind],
 
 def listed(given: Any, called: str) -> list[Any]:
     """What was given as a list that is not empty."""
+    if isinstance(given, Tensor) and given.operands:
+        raise OperandTypeError(f"{called} takes parameters, not {describe(given)}: give it mg.Graph(loss).parameters")
     if isinstance(given, Tensor):
         raise OperandTypeError(f"{called} takes a list of parameters: write [{given.name or 'parameter'}]")
+    if isinstance(given, Graph):
+        raise OperandTypeError(f"{called} takes a list of parameters, as graph.parameters is, not the graph")
     if not isinstance(given, Iterable):
         raise OperandTypeError(f"{called} takes a list of parameters, not {type(given).__name__}")
     found = list(given)

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from microgrid.data.batch import Batch
 from microgrid.errors import FileFormatError, MicrogridError
 from microgrid.files.arrays import Arrays, naming, read_arrays, write_arrays
 from microgrid.files.fields import Fields
 from microgrid.optim import Optimiser
 from microgrid.tensor import Tensor
-from microgrid.training.history import Row
+from microgrid.training.history import History, Row
 from microgrid.training.position import Position
 
 KIND = "checkpoint"
+COLUMNS = ("epoch", "step", "loss", "gradient norm", "learning rate", "seconds")
+"""What every row of a history has."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,15 +72,20 @@ def save(path: str | os.PathLike[str], parts: Parts, position: Position) -> None
         "best_epoch": position.best_epoch,
         "since_best": position.since_best,
         "seconds": position.seconds,
-        "rows": [{name: number(value) for name, value in row.items()} for row in position.rows],
+        "columns": (columns := History(position.rows).columns),
+        "rows": [[number(row[name]) if name in row else None for name in columns] for row in position.rows],
         "optimiser": of_optimiser["settings"],
-        "generators": [generator.bit_generator.state for generator in parts.generators],
+        "size": position.size,
+        "carried": sorted(named[state] for state in position.states),
+        "generators": [plain(generator.bit_generator.state) for generator in parts.generators],
     }
     write_arrays(path, arrays, KIND, header)
 
 
-def load(path: str | os.PathLike[str], parts: Parts) -> Position:
+def load(path: str | os.PathLike[str], parts: Parts, batch_at: Callable[[int, int], Batch | None]) -> Position:
     """Put a run where a checkpoint says it stood; nothing changes unless all of it fits.
+
+    `batch_at` gives the batch of the run at a place in the data.
 
     Raises
     ------
@@ -96,11 +104,20 @@ def load(path: str | os.PathLike[str], parts: Parts) -> Position:
         batches = fields.take("batches", int)
         if batches != parts.batches:
             raise other(f"it is of a run with {batches} batches in an epoch, but this one has {parts.batches}")
-        for name, array in states.items():
+        known = sum(len(part_of(kind, arrays)) for kind in ("parameter", "best", "state", "optimiser"))
+        if known < len(arrays):
+            raise FileFormatError("it holds arrays that belong to nothing")
+        if states and sorted(states) != sorted(parts.states):
+            raise other(f"it carries the states {sorted(states)}, and this network {sorted(parts.states)}")
+        size = count(fields, "size")
+        if fields.take("carried", list) != sorted(states):
+            raise FileFormatError("states are missing from it")
+        for name, array in sorted(states.items()):
             if name not in parts.states:
                 raise other(f"it carries the state {name!r}, which this network does not have")
             tensor = parts.states[name]
-            if array.dtype != tensor.dtype or array.ndim != tensor.ndim or array.shape[1:] != tensor.shape[1:]:
+            alike = array.dtype == tensor.dtype and array.ndim == tensor.ndim and array.shape[1:] == tensor.shape[1:]
+            if not alike or (tensor.ndim and array.shape[0] not in (size, tensor.shape[0])):
                 raise other(f"its state {name!r} is {array.shape}, but that of this network {tensor.shape}")
         position = Position(
             epoch=count(fields, "epoch"),
@@ -109,26 +126,41 @@ def load(path: str | os.PathLike[str], parts: Parts) -> Position:
             norm_count=count(fields, "norm_count"),
             since_best=count(fields, "since_best"),
             seconds=real(fields.take("seconds", object)),
-            rows=rows_of(fields.take("rows", list)),
+            rows=rows_of(fields.take("columns", list), fields.take("rows", list)),
             best_values=best,
             states={parts.states[name]: array for name, array in states.items()},
         )
+        position.size = size
         if position.batch > batches:
             raise FileFormatError(f"it stands at batch {position.batch} of {batches}")
+        if len(position.rows) != position.epoch:
+            raise FileFormatError(f"it stands after {position.epoch} epochs, but its history has {len(position.rows)}")
+        if not 0 <= position.seconds < 1e12:
+            raise FileFormatError(f"it says that it took {position.seconds} seconds")
+        following = batch_at(position.epoch, position.batch) if 0 < position.batch < batches else None
+        if following is not None:
+            carries = following.carried and bool(parts.states)
+            if carries != bool(states) or (carries and following.size != size):
+                raise other(
+                    f"it carries the states of {size if states else 'no'} sequences, and the next batch of this run "
+                    f"takes those of {following.size if carries else 'none'}"
+                )
         sums = [real(each) for each in fields.take("sums", list)]
         if len(sums) != 3:
             raise FileFormatError("its sums are not three numbers")
         position.total, position.weight, position.norms = sums
         found, epoch = fields.take("best", object), fields.take("best_epoch", object)
         position.best = None if found is None else real(found)
-        if epoch is not None and type(epoch) is not int:
+        if epoch is not None and not (type(epoch) is int and 1 <= epoch <= position.epoch):
             raise FileFormatError(f"its best epoch is {epoch!r:.60}")
+        if (epoch is None) != (found is None) or (epoch is not None) != bool(best):
+            raise FileFormatError("its best epoch and the parameters of that epoch do not go together")
         position.best_epoch = epoch
         settings, generators = fields.take("optimiser", dict), fields.take("generators", list)
         fields.end()
-        check_generators(generators, parts.generators)
+        generator_states = check_generators(generators, parts.generators)
         take_optimiser(parts.optimiser, {"arrays": part_of("optimiser", arrays), "settings": settings})
-    for generator, state in zip(parts.generators, generators, strict=True):
+    for generator, state in zip(parts.generators, generator_states, strict=True):
         generator.bit_generator.state = state
     for name, array in parameters.items():
         take_value(parts.parameters[name], array)
@@ -151,7 +183,7 @@ def part_of(kind: str, arrays: Arrays) -> Arrays:
 def fitting(kind: str, arrays: Arrays, parameters: Mapping[str, Tensor]) -> Arrays:
     """The values of all parameters, or an error that says which does not fit."""
     found = part_of(kind, arrays)
-    for name in found:
+    for name in sorted(found):
         if name not in parameters:
             raise other(f"it has a parameter {name!r}, which this network does not have")
     for name, parameter in parameters.items():
@@ -167,24 +199,63 @@ def fitting(kind: str, arrays: Arrays, parameters: Mapping[str, Tensor]) -> Arra
 
 
 def take_optimiser(optimiser: Optimiser, state: Mapping[str, Any]) -> None:
-    """Let the optimiser go on from its state, with the learning rates that the program asks for now."""
-    rates = [group.settings["lr"] for group in optimiser.groups]
+    """Let the optimiser go on from its state, with the learning rates that the program asks for now.
+
+    Other settings must be the same: its buffers hold sums that were made with them.
+    """
+    now = [dict(group.settings) for group in optimiser.groups]
+    held = optimiser.state_dict()
     try:
         optimiser.load_state_dict(state)
     except MicrogridError as error:
         raise other(str(error)) from None
-    for group, lr in zip(optimiser.groups, rates, strict=True):
-        group.settings["lr"] = lr
+    for group, settings in zip(optimiser.groups, now, strict=True):
+        for name, value in settings.items():
+            if name != "lr" and group.settings[name] != value:
+                found = group.settings[name]
+                optimiser.load_state_dict(held)
+                raise other(f"its optimiser has {name}={found!r:.40}, and that of this run {name}={value!r:.40}")
+        group.settings["lr"] = settings["lr"]
 
 
-def check_generators(states: list[Any], generators: list[np.random.Generator]) -> None:
+def plain(state: Any) -> Any:
+    """The state of a random generator as JSON holds it."""
+    if isinstance(state, dict):
+        return {key: plain(value) for key, value in state.items()}
+    return state.tolist() if isinstance(state, np.ndarray | np.generic) else state
+
+
+def like(template: Any, found: Any) -> Any:
+    """What `plain` wrote, in the form of the state of a generator of the same kind.
+
+    Raises ValueError, TypeError, KeyError or OverflowError where it does not fit.
+    """
+    if isinstance(template, dict):
+        if sorted(found) != sorted(template):
+            raise ValueError(f"it has {sorted(found)}, not {sorted(template)}")
+        return {key: like(value, found[key]) for key, value in template.items()}
+    if isinstance(template, np.ndarray):
+        array = np.array(found, template.dtype)
+        if array.shape != template.shape:
+            raise ValueError(f"it has shape {array.shape}, not {template.shape}")
+        return array
+    if type(found) is not type(template):
+        raise TypeError(f"it has {found!r:.40} for {template!r:.40}")
+    return found
+
+
+def check_generators(states: list[Any], generators: list[np.random.Generator]) -> list[Any]:
+    """The states of the random generators, if they fit those of this run."""
     if len(states) != len(generators):
         raise other(f"it holds {len(states)} random generators, but this network draws from {len(generators)}")
+    found = []
     for state, generator in zip(states, generators, strict=True):
         try:
-            type(generator.bit_generator)().state = state
-        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            found.append(like(generator.bit_generator.state, state))
+            type(generator.bit_generator)().state = found[-1]
+        except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
             raise other(f"a random generator of it does not fit ({str(error)[:100]})") from None
+    return found
 
 
 def other(what: str) -> FileFormatError:
@@ -218,12 +289,21 @@ def real(found: Any) -> float:
     raise FileFormatError(f"it holds {found!r:.40} where a number should be")
 
 
-def rows_of(found: list[Any]) -> list[Row]:
+def rows_of(columns: list[Any], found: list[Any]) -> list[Row]:
+    """The rows of a history from a table, in which null stands for what a row does not have."""
+    known = all(type(name) is str for name in columns) and len(set(columns)) == len(columns)
+    if not known or (found and not set(COLUMNS) <= set(columns)):
+        raise FileFormatError("the columns of its history are none")
     rows = []
     for row in found:
-        if type(row) is not dict:
+        if type(row) is not list or len(row) != len(columns):
             raise FileFormatError(f"its history has {row!r:.40} for a row")
-        rows.append({name: int(value) if type(value) is int else real(value) for name, value in row.items()})
+        values = {name: value for name, value in zip(columns, row, strict=True) if value is not None}
+        rows.append({name: value if type(value) is int else real(value) for name, value in values.items()})
+        if any(abs(value) >= 1 << 53 for value in rows[-1].values() if type(value) is int):
+            raise FileFormatError("its history has a whole number that is too large")
+        if not set(COLUMNS) <= set(rows[-1]):
+            raise FileFormatError("its history has a row without its columns")
     return rows
 
 

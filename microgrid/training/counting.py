@@ -12,7 +12,7 @@ from microgrid.ops.time import FIRST, TIME_MEAN, TIME_STACK, TIME_SUM, is_time_r
 from microgrid.rebuild import Made, kept, rebuilt
 from microgrid.tensor import Name, Tensor
 
-COUNTED = "counted"
+COUNTED = "timesteps that count"
 """The name of the input that says which timesteps count."""
 
 

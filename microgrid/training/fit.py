@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from microgrid.data.batch import Batches
-from microgrid.data.windows import Windows
-from microgrid.errors import OperandError, OperandTypeError, SequenceError
+from microgrid.errors import OperandError, OperandTypeError
+from microgrid.files.whole import remove_leftovers
 from microgrid.graph import Graph
-from microgrid.ops.time import TIME_MEAN, TIME_SUM, is_time_reduction
 from microgrid.optim import Adam, Optimiser
 from microgrid.tensor import Tensor
 from microgrid.training import checkpoint as checkpoints
+from microgrid.training.evaluate import batches_of, window_of
 from microgrid.training.history import CsvLog, History
 from microgrid.training.loop import Plan, Training
-from microgrid.training.program import Programs
+from microgrid.training.program import Watch, watched_loss
 from microgrid.training.progress import progress_for
 from microgrid.training.tensorboard import EventFiles
-
-VALIDATION_WINDOW = 1000
-"""How many timesteps of long validation sequences are in memory at a time."""
 
 
 def fit(
@@ -90,7 +89,8 @@ def fit(
     progress : bool, optional
         True for a bar and False for silence; by default a bar in terminals and notebooks, and lines elsewhere.
     health : bool
-        Measure, in a hundredth of the time, how fast gradients vanish or explode in each cycle, and warn.
+        Measure, in a hundredth of the time, how fast gradients vanish or explode in each cycle, and say so with the
+        progress.
 
     Returns
     -------
@@ -119,35 +119,48 @@ def fit(
     """
     if optimiser is not None and not isinstance(optimiser, Optimiser):
         raise OperandTypeError(f"optimiser is one of mg.optim, as mg.optim.Adam(parameters), not {optimiser!r:.40}")
-    programs = Programs(loss, None if optimiser is None else optimiser.parameters, metrics or {})
-    whole(epochs, "epochs")
+    if metrics is not None and not isinstance(metrics, Mapping):
+        raise OperandTypeError(f"metrics maps names to numbers, as in {{'accuracy': ...}}, not {metrics!r:.40}")
+    if "loss" in (metrics or {}):
+        raise OperandError("a metric called 'loss' would stand where the loss does: call it otherwise")
+    watch, names = watched_loss(loss, None if optimiser is None else optimiser.parameters)
+    watched = Watch({"loss": watch.outputs["loss"], **(metrics or {})})
+    epochs = whole(epochs, "epochs")
+    if clip_norm is not None and not (isinstance(clip_norm, Real) and clip_norm > 0):
+        raise OperandError(f"clip_norm is above 0, not {clip_norm!r:.40}; without it nothing is clipped")
+    if not isinstance(save_every, Real) or not save_every >= 0:
+        raise OperandError(f"save_every is a number of seconds, at least 0, not {save_every!r:.40}")
     if patience is not None:
-        whole(patience, "patience")
+        patience = whole(patience, "patience")
     if metrics and validation is None:
         raise OperandError("metrics are evaluated on validation data: give validation= too")
     if schedule is not None and not callable(schedule):
         raise OperandTypeError(f"schedule is a function of the step, such as optim.Cosine(1000), not {schedule!r:.40}")
     plan = Plan(
         batches_of(data, "data", None),
-        None if validation is None else batches_of(validation, "validation", validation_window(programs)),
-        *(epochs, schedule, clip_norm, patience, checkpoint, save_every, health),
+        None if validation is None else batches_of(validation, "validation", window_of(watched)),
+        *(epochs, schedule, clip_norm, patience, checkpoint, save_every, health and progress is not False),
     )
     for path, name in ((checkpoint, "checkpoint"), (log, "log")):
         if path is not None and not Path(path).parent.is_dir():
             raise FileNotFoundError(f"{name}={os.fspath(path)!r}: its folder does not exist: make it first")
-    training = Training(plan, programs, optimiser or Adam(programs.graph.parameters))
-    if resume and checkpoints.exists(checkpoint):
-        training.resume()
-    done = training.position.epoch * len(plan.data) + training.position.batch
-    loggers: list[Any] = []
-    if log is not None:
-        loggers.append(CsvLog(log, training.position.rows))
-    if tensorboard is not None:
-        loggers.append(EventFiles(tensorboard))
+        if path is not None and Path(path).is_dir():
+            raise IsADirectoryError(f"{name}={os.fspath(path)!r} is a folder: give the name of a file in it")
+    parameters = {name: parameter for parameter, name in names.items()}
+    training = Training(plan, watch, parameters, watched, optimiser or Adam(list(names)))
+    training.check_data()
+    loggers: list[Any] = [] if tensorboard is None else [EventFiles(tensorboard)]
     try:
+        if checkpoint is not None:
+            remove_leftovers(Path(checkpoint))
+        if resume and checkpoints.exists(checkpoint):
+            training.resume()
+        done = training.position.epoch * len(plan.data) + training.position.batch
+        if log is not None:
+            loggers.append(CsvLog(log, training.position.rows))
         with progress_for(progress, epochs=epochs, batches=len(plan.data), done=done) as shown:
-            if done:
-                shown.say(f"going on from {os.fspath(checkpoint)!r}, epoch {training.position.epoch + 1}")  # type: ignore[arg-type]
+            if done and training.position.epoch < epochs:
+                shown.say(f"going on from {os.fspath(checkpoint)!r}, epoch {training.position.epoch + 1}")
             return training.run(shown, loggers)
     finally:
         for logger in loggers:
@@ -155,29 +168,8 @@ def fit(
                 logger.close()
 
 
-def batches_of(data: Any, what: str, window: int | None) -> Batches:
-    """The data as batches; a mapping of sequences is one batch, or windows of so many timesteps."""
-    if isinstance(data, Mapping):
-        sequences = Windows(data, length=1)
-        return Windows(data, length=min(window or sequences.steps, sequences.steps))
-    if not isinstance(data, Batches):
-        raise OperandTypeError(
-            f"{what} is a mapping of input names to sequences, or what mg.data makes of it, such as mg.data.Windows, "
-            f"not {type(data).__name__}"
-        )
-    if not len(data):
-        raise SequenceError(f"{what} is empty: it has no batch")
-    return data
-
-
-def validation_window(programs: Programs) -> int | None:
-    """How many timesteps of validation data to take at a time; None where the loss needs them all at once."""
-    by_steps = all(
-        node.primitive in (TIME_MEAN, TIME_SUM) for node in programs.watched.nodes if is_time_reduction(node)
-    )
-    return VALIDATION_WINDOW if by_steps and len(programs.carried) == len(programs.graph.states) else None
-
-
-def whole(number: Any, name: str) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+def whole(number: Any, name: str) -> int:
+    """A whole number, at least 1."""
+    if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
         raise OperandError(f"{name} is a whole number, at least 1, not {number!r:.40}")
+    return int(number)

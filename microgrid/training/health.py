@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +18,12 @@ from microgrid.ops.reduce import sum as sum_along
 from microgrid.ops.time import first, last
 from microgrid.tensor import Tensor
 
-VANISHED, EXPLODED = 1e-6, 1e3
-"""Below and above which share of a gradient a window's first timestep is said to get nothing, or too much."""
+EXPLODED = 1e3
+"""Above which share of a gradient a window's first timestep is said to get too much."""
+VANISHED = 0.01
+"""At which share a gradient is said to be lost,"""
+FAR = 3
+"""where a window goes so many times as far back."""
 
 SHARE_OF_TIME = 0.01
 """Of a run that may be spent on looking."""
@@ -49,19 +54,26 @@ class Flow:
 
     def warning(self) -> str | None:
         """What to say of a gradient that vanishes or explodes."""
-        if VANISHED <= self.left <= EXPLODED:
-            return None
-        grows = self.left > 1
-        what = "explodes" if grows else "vanishes"
-        advice = (
-            "clip it (clip_norm=1.0), or start the recurrent weights smaller"
-            if grows
-            else "what lies so far back cannot be learned: try an LSTM or GRU, or orthogonal recurrent weights"
-        )
-        return (
-            f"the gradient through {self.cycle} {what}: each timestep multiplies it by {self.per_timestep:.3g}, so of "
-            f"one that comes from {self.steps} timesteps later {self.left:.0e} of it arrives; {advice}"
-        )
+        if self.left > EXPLODED:
+            return (
+                f"the gradient through {self.cycle} explodes: each timestep multiplies it by {self.per_timestep:.3g}, "
+                f"so one from {self.steps} timesteps later arrives {self.left:.0e} times as large; clip it "
+                "(clip_norm=1.0), or start the recurrent weights smaller"
+            )
+        if self.horizon * FAR < self.steps:
+            return (
+                f"the gradient through {self.cycle} vanishes: each timestep multiplies it by {self.per_timestep:.3g}, "
+                f"so after {self.horizon} timesteps less than {VANISHED:.0%} of it is left, and what lies much further "
+                "back is not learned; an LSTM, a GRU or larger recurrent weights reach further"
+            )
+        return None
+
+    @property
+    def horizon(self) -> float:
+        """After how many timesteps less than a hundredth of a gradient is left."""
+        if not 0 < self.per_timestep < 1:
+            return math.inf if self.per_timestep else 1
+        return math.ceil(math.log(VANISHED) / math.log(self.per_timestep))
 
 
 class Health:
@@ -79,7 +91,7 @@ class Health:
             cycle for cycle in graph.cycles if all(state.requires_grad and state.shape for state in cycle.states)
         ]
         self.names = {state: graph.names[state] for cycle in self.cycles for state in cycle.states}
-        self.program: Compiled | None = None
+        self.programs: dict[Cycle, Compiled] = {}
         self.began = time.monotonic()
         self.spent = 0.0
         self.cost = 0.0
@@ -93,24 +105,32 @@ class Health:
         """Measure on a batch; returns the flow through each cycle."""
         began = time.monotonic()
         steps = batch.steps if batch.lengths is None else int(batch.lengths.min())
-        if steps > 1 and self.cycles:
-            if self.program is None:
-                self.program = self.compiled()
-            inputs = {node: sequences[node][:steps] for node in self.program.graph.inputs}
-            starts = {node: value for node, value in initial.items() if node in self.program.graph}
-            with np.errstate(all="ignore"):
-                run = self.program(inputs, steps=steps, initial=starts or None)
-                self.flows = [self.flow(cycle, run.grads, steps) for cycle in self.cycles]
+        if steps > 1:
+            found = [self.flow(cycle, steps, sequences, initial) for cycle in self.cycles]
+            self.flows = [flow for flow in found if flow is not None]
         self.cost = time.monotonic() - began
         self.spent += self.cost
         return self.flows
 
-    def flow(self, cycle: Cycle, grads: Any, steps: int) -> Flow:
-        squares = sum(
-            np.sum(np.square(grads[state], dtype=np.float64), axis=tuple(range(1, state.ndim + 1)))
-            for state in cycle.states
-        )
-        norms = np.sqrt(squares) if cycle.reverse else np.sqrt(squares)[::-1]  # from where it enters, backwards
+    def flow(
+        self, cycle: Cycle, steps: int, sequences: Mapping[Tensor, Any], initial: Mapping[Tensor, Any]
+    ) -> Flow | None:
+        """How a gradient of the last states of one cycle alone comes back through it; None if it is not finite."""
+        if cycle not in self.programs:
+            self.programs[cycle] = compiled(cycle)
+        program = self.programs[cycle]
+        inputs = {node: sequences[node][:steps] for node in program.graph.inputs}
+        starts = {node: value for node, value in initial.items() if node in program.graph}
+        with np.errstate(all="ignore"):
+            grads = program(inputs, steps=steps, initial=starts or None).grads
+            squares = sum(
+                np.sum(np.square(grads[state], dtype=np.float64), axis=tuple(range(1, state.ndim + 1)))
+                for state in cycle.states
+            )
+            norms = np.sqrt(squares)
+        norms = norms if cycle.reverse else norms[::-1]  # from where it enters, backwards
+        if not np.isfinite(norms[0]):
+            return None
         usable = np.flatnonzero(np.isfinite(norms) & (norms > np.finfo(np.float32).tiny))
         if len(usable) < 2 or usable[0] > 0:
             return Flow(self.called(cycle), 0.0, steps - 1)
@@ -120,15 +140,15 @@ class Health:
     def called(self, cycle: Cycle) -> str:
         return "the cycle of " + ", ".join(repr(self.names[state]) for state in cycle.states)
 
-    def compiled(self) -> Compiled:
-        """The program of the gradient of random numbers times the last states, by the states at all timesteps."""
-        rng = np.random.default_rng(0)
-        total: Tensor | None = None
-        states = [state for cycle in self.cycles for state in cycle.states]
-        for state in states:
-            signs = rng.choice([-1.0, 1.0], state.shape[-1:]).astype(state.dtype)
-            end = first(state.next) if state.reverse else last(state.next)
-            term = sum_along(end * signs).astype(np.float64)
-            total = term if total is None else total + term
-        assert total is not None
-        return Compiled(Graph(total), states)
+
+def compiled(cycle: Cycle) -> Compiled:
+    """The program of the gradient of random numbers times a cycle's last states, by the states at all timesteps."""
+    rng = np.random.default_rng(0)
+    total: Tensor | None = None
+    for state in cycle.states:
+        signs = rng.choice([-1.0, 1.0], state.shape[-1:]).astype(state.dtype)
+        end = first(state.next) if state.reverse else last(state.next)
+        term = sum_along(end * signs).astype(np.float64)
+        total = term if total is None else total + term
+    assert total is not None
+    return Compiled(Graph(total), cycle.states)

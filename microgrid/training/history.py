@@ -26,7 +26,7 @@ class History(Sequence[Row]):
     stopped : str
         Why training ended: "epochs" (all done), "patience" (no better for so many epochs) or "interrupted".
     best_epoch : int or None
-        The epoch, counted from 1, of the lowest validation loss; None without validation data.
+        The epoch, counted from 1, of the lowest validation loss, or loss where only `patience` asks; otherwise None.
 
     Examples
     --------
@@ -69,20 +69,28 @@ class CsvLog:
 
     def __init__(self, path: str | os.PathLike[str], rows: Sequence[Row]) -> None:
         self.path = Path(path)
-        self.columns = list(rows[0]) if rows else []
-        if rows:
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows(
-                [self.columns, *([f"{value:.7g}" for value in row.values()] for row in rows)]
-            )
-            write_whole(self.path, text.getvalue().encode())
-        else:
-            write_whole(self.path, b"")
+        self.rows = list(rows)
+        self.columns: list[str] = []
+
+    def write_all(self) -> None:
+        """Write the file anew, with the columns of all rows."""
+        self.columns = History(self.rows).columns
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        if self.columns:
+            writer.writerow(self.columns)
+            writer.writerows(self.cells(row) for row in self.rows)
+        write_whole(self.path, text.getvalue().encode())
 
     def add(self, row: Row) -> None:
+        """One more row; the first replaces an older file. Columns that are new are empty in rows before them."""
+        self.rows.append(row)
+        if not set(row) <= set(self.columns):
+            self.write_all()
+            return
         with open(self.path, "a", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if not self.columns:
-                self.columns = list(row)
-                writer.writerow(self.columns)
-            writer.writerow([f"{value:.7g}" for value in row.values()])
+            csv.writer(file, lineterminator="\n").writerow(self.cells(row))
+
+    def cells(self, row: Row) -> list[str]:
+        found = [row.get(name, "") for name in self.columns]
+        return [f"{value:.7g}" if isinstance(value, float) else str(value) for value in found]

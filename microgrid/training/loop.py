@@ -5,22 +5,27 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from microgrid.data.batch import Batch, Batches
-from microgrid.errors import NotFiniteError
+from microgrid.data.buckets import Buckets
+from microgrid.data.minibatches import Minibatches
+from microgrid.data.windows import Windows
+from microgrid.errors import NotFiniteError, SequenceError
 from microgrid.optim import Optimiser, clip_grad_norm
 from microgrid.tensor import Tensor
 from microgrid.training import checkpoint
+from microgrid.training.evaluate import evaluated
 from microgrid.training.health import Health
 from microgrid.training.history import History, Row
 from microgrid.training.interrupt import Interrupt
+from microgrid.training.neighbours import with_next
 from microgrid.training.position import Position
-from microgrid.training.program import Programs
+from microgrid.training.program import Watch
 from microgrid.training.progress import Progress
 
 
@@ -42,18 +47,22 @@ class Plan:
 class Training:
     """A run of training: where it stands, and what it does next."""
 
-    def __init__(self, plan: Plan, programs: Programs, optimiser: Optimiser) -> None:
-        self.plan, self.programs, self.optimiser = plan, programs, optimiser
+    def __init__(
+        self, plan: Plan, loss: Watch, parameters: Mapping[str, Tensor], watched: Watch, optimiser: Optimiser
+    ) -> None:
+        self.plan, self.loss, self.watched, self.optimiser = plan, loss, watched, optimiser
+        self.program = loss.program
         self.position = Position()
-        generators = [node.generator for node in programs.graph.inputs if hasattr(node, "generator")]
+        graph = self.program.graph
+        generators = [node.generator for node in graph.inputs if hasattr(node, "generator")]
         self.parts = checkpoint.Parts(
-            {programs.names[node]: node for node in programs.names},
-            {programs.graph.names[state]: state for state in programs.carried},
+            parameters,
+            {graph.names[state]: state for state in self.program.carried},
             optimiser,
             list({id(generator): generator for generator in generators}.values()),
             len(plan.data),
         )
-        self.health = Health(programs.graph) if plan.health else None
+        self.health = Health(graph) if plan.health else None
         self.warned: set[str] = set()
         self.began = self.saved = time.monotonic()
         self.unsaved = False
@@ -70,14 +79,13 @@ class Training:
                 if stopped:
                     break
                 if self.train_epoch(progress, interrupt):
-                    row = self.finish_epoch(progress)
-                    for logger in loggers:
-                        logger.add(row)
+                    self.log(self.finish_epoch(), loggers, progress)
                     self.save_if_due(progress)
             self.save(progress)
         if stopped == "interrupted":
-            where = f", saved in {os.fspath(self.plan.checkpoint)!r}" if self.plan.checkpoint is not None else ""
-            progress.say(f"stopped in epoch {self.position.epoch + 1}, before batch {self.position.batch + 1}{where}")
+            is_saved = self.plan.checkpoint is not None and not self.unsaved
+            where = f", saved in {os.fspath(self.plan.checkpoint)!r}" if is_saved else ""  # type: ignore[arg-type]
+            progress.warn(f"stopped in epoch {self.position.epoch + 1}, before batch {self.position.batch + 1}{where}")
         elif self.plan.patience is not None and self.position.best_values:
             for name, value in self.position.best_values.items():
                 checkpoint.take_value(self.parts.parameters[name], value)
@@ -87,21 +95,41 @@ class Training:
         """The reason to stop between two batches; empty if there is none."""
         if interrupt.asked:
             return "interrupted"
-        if self.plan.patience is not None and self.position.since_best >= self.plan.patience:
-            return "patience"
-        return "epochs" if self.position.epoch >= self.plan.epochs else ""
+        if self.position.epoch >= self.plan.epochs:
+            return "epochs"
+        out_of_patience = self.plan.patience is not None and self.position.since_best >= self.plan.patience
+        return "patience" if out_of_patience else ""
 
     def train_epoch(self, progress: Progress, interrupt: Interrupt) -> bool:
         """The batches that are left of an epoch; returns whether all of them are done."""
         position, batches = self.position, with_next(self.plan.data.epoch(self.position.epoch, self.position.batch))
         for batch, following in batches:
-            self.step(batch, following, progress)
-            self.save_if_due(progress)
+            if position.batch < len(self.plan.data):
+                self.step(batch, following, progress)
+            else:
+                position.batch += 1  # more than there should be
             if interrupt.asked and following is not None:
                 return False
-        return position.batch == len(self.plan.data)
+            self.save_if_due(progress)
+        if position.batch != len(self.plan.data):
+            more = "more" if position.batch > len(self.plan.data) else f"{position.batch}"
+            raise SequenceError(
+                f"the data says that an epoch has {len(self.plan.data)} batches, but gave {more}: __len__ and "
+                "epoch(...) have to agree"
+            )
+        return True
 
-    def finish_epoch(self, progress: Progress) -> Row:
+    def log(self, row: Row, loggers: list[Any], progress: Progress) -> None:
+        """Write a row to the logs; where that fails, training goes on."""
+        for logger in loggers:
+            try:
+                logger.add(row)
+            except OSError as error:
+                if str(error) not in self.warned:
+                    self.warned.add(str(error))
+                    progress.warn(f"warning: a row of the log could not be written ({error}); training goes on")
+
+    def finish_epoch(self) -> Row:
         """Validate, keep the best parameters, and begin the next epoch; returns what the epoch gave."""
         position = self.position
         row: Row = {
@@ -115,10 +143,9 @@ class Training:
         row["seconds"] = round(position.seconds + time.monotonic() - self.began, 3)
         watched = row.get("validation loss", row["loss"])
         if self.plan.validation is not None or self.plan.patience is not None:
-            if position.best is None or watched < position.best:
+            if not math.isnan(watched) and (position.best is None or watched < position.best):
                 position.best, position.best_epoch, position.since_best = watched, position.epoch + 1, 0
-                if self.plan.patience is not None:
-                    position.best_values = {name: np.array(p.value) for name, p in self.parts.parameters.items()}
+                position.best_values = {name: np.array(p.value) for name, p in self.parts.parameters.items()}
             else:
                 position.since_best += 1
         position.rows.append(row)
@@ -131,31 +158,22 @@ class Training:
         """The loss and the metrics on the validation data."""
         if self.plan.validation is None:
             return {}
-        totals: dict[str, float] = {}
-        weight = 0
-        states: dict[Tensor, Any] = {}
-        for batch, following in with_next(self.plan.validation.epoch(0)):
-            sequences = self.programs.sequences(batch, training=False)
-            initial = states if batch.carried else {}
-            values, after = self.programs.evaluated(batch, sequences, initial)
-            weight += self.programs.weight(batch)
-            for name, value in values.items():
-                totals[name] = totals.get(name, 0.0) + value * self.programs.weight(batch)
-            if following is not None and following.carried:
-                states = self.programs.states_at(following.start - batch.start, batch, sequences, initial, after)
-        return {f"validation {name}": total / max(weight, 1) for name, total in totals.items()}
+        found = evaluated(self.watched, self.plan.validation)
+        return {f"validation {name}": value for name, value in found.items()}
 
     # --- one batch ---
 
     def step(self, batch: Batch, following: Batch | None, progress: Progress) -> None:
         """One step of the optimiser."""
-        position, programs = self.position, self.programs
-        sequences = programs.sequences(batch, training=True)
+        position = self.position
+        sequences = self.program.sequences(batch, dropping=True, others=self.watched.program.inputs)
         initial = position.states if batch.carried else {}
         if self.health is not None and self.health.is_due():
             self.look(batch, sequences, initial, progress)
-        run, after = programs.steps.run(batch, sequences, initial)
-        loss = float(run.value)
+        with np.errstate(all="ignore"):  # what is not finite is explained below
+            run, after = self.program.run(batch, sequences, initial)
+        loss, weight = self.loss.values(run, batch)["loss"]
+        states = self.states_for(following, batch, sequences, initial, after)
         self.optimiser.zero_grad()
         run.backward()
         try:
@@ -167,22 +185,37 @@ class Training:
             raise self.explained(error, batch, sequences, initial) from None
         if self.plan.schedule is not None:
             self.optimiser.factor = self.plan.schedule(position.steps)
-        self.optimiser.step()
-        weight = programs.weight(batch)
+        with np.errstate(all="ignore"):
+            self.optimiser.step()
         position.steps += 1
         position.batch += 1
-        position.total += loss * weight
+        position.total += loss * weight if weight else 0.0
         position.weight += weight
         position.norms += norm
         position.norm_count += 1
-        carries = following is not None and following.carried
-        if carries:
-            assert following is not None
-            position.states = programs.states_at(following.start - batch.start, batch, sequences, initial, after)
-        else:
-            position.states = {}
+        position.states = states
+        position.size = batch.size
         self.unsaved = True
         progress.step(position.epoch, self.numbers(norm))
+
+    def states_for(
+        self,
+        following: Batch | None,
+        batch: Batch,
+        sequences: Mapping[Tensor, Any],
+        initial: Mapping[Tensor, Any],
+        after: Mapping[Tensor, Any],
+    ) -> dict[Tensor, Any]:
+        """The states from which the next batch goes on; none if it starts anew."""
+        if following is None or not following.carried:
+            return {}
+        steps = following.start - batch.start
+        if not 1 <= steps <= batch.steps:
+            raise SequenceError(
+                f"a carried batch starts at timestep {following.start}, but the one before it covers {batch.start} to "
+                f"{batch.end}: its start lies after the start of that one, and at its end at most"
+            )
+        return self.program.states_at(steps, batch, sequences, initial, after)
 
     def numbers(self, norm: float) -> Mapping[str, str]:
         """What the bar shows."""
@@ -204,32 +237,47 @@ class Training:
             warning = flow.warning()
             if warning and flow.cycle not in self.warned:
                 self.warned.add(flow.cycle)
-                progress.say(f"warning: {warning}")
+                progress.warn(f"warning: {warning}")
 
     def explained(
         self, error: NotFiniteError, batch: Batch, sequences: Mapping[Tensor, Any], initial: Mapping[Tensor, Any]
     ) -> NotFiniteError:
         """The error of a number that is not finite, with the node and the timestep where the first appeared."""
         try:
-            self.programs.steps.run(batch, sequences, initial, check=True)
+            with np.errstate(all="ignore"):
+                self.program.run(batch, sequences, initial, check=True)
             found = str(error)
         except NotFiniteError as first:
             found = str(first)
         kept = ""
         if checkpoint.exists(self.plan.checkpoint):
             kept = f" The checkpoint {os.fspath(self.plan.checkpoint)!r} is from before."  # type: ignore[arg-type]
+        within = f" of a window that starts at {batch.start}" if batch.start and "timestep" in found else ""
         return NotFiniteError(
-            f"training stopped in epoch {self.position.epoch + 1}, batch {self.position.batch + 1}: {found}. The "
-            "parameters are those before this batch. Lower the learning rate, clip (clip_norm=1.0), or check the data."
+            f"training stopped in epoch {self.position.epoch + 1}, batch {self.position.batch + 1}: {found}{within}. "
+            "The parameters are those before it. Lower the learning rate, clip (clip_norm=1.0), or look at the data."
             f"{kept}"
         )
 
     # --- checkpoints ---
 
+    def check_data(self) -> None:
+        """Refuse data that do not fit the network, before anything is done."""
+        pairs = ((self.plan.data, self.program), (self.plan.validation, self.watched.program))
+        for data, program in pairs:
+            if type(data) in (Windows, Minibatches, Buckets):  # what others do when asked is theirs to say
+                assert data is not None
+                first = next(iter(data.epoch(0)))
+                program.sequences(first, dropping=False, others=self.watched.program.inputs)
+
     def resume(self) -> None:
         """Go on where the checkpoint stands."""
         assert self.plan.checkpoint is not None
-        self.position = checkpoint.load(self.plan.checkpoint, self.parts)
+        self.position = checkpoint.load(self.plan.checkpoint, self.parts, self.batch_at)
+
+    def batch_at(self, epoch: int, batch: int) -> Batch | None:
+        """The batch at a place in the data; None after the last of an epoch."""
+        return next(iter(self.plan.data.epoch(epoch, batch)), None)
 
     def save_if_due(self, progress: Progress) -> None:
         if time.monotonic() - self.saved >= self.plan.save_every:
@@ -239,6 +287,12 @@ class Training:
         """Write the checkpoint; where that fails, training goes on and the older one stays."""
         if self.plan.checkpoint is None or not self.unsaved:
             return
+        for name, parameter in self.parts.parameters.items():
+            if not np.all(np.isfinite(parameter.value)):
+                raise NotFiniteError(
+                    f"{name!r} is no longer finite after step {self.position.steps}: lower the learning rate or clip. "
+                    "The checkpoint from before stays"
+                )
         now = time.monotonic()
         self.position.seconds += now - self.began
         self.began = self.saved = now
@@ -250,15 +304,4 @@ class Training:
             if self.trouble != str(error):
                 self.trouble = str(error)
                 older = "the older checkpoint stays" if checkpoint.exists(self.plan.checkpoint) else "there is none yet"
-                progress.say(f"warning: no checkpoint could be saved ({error}); training goes on, {older}")
-
-
-def with_next(batches: Iterator[Batch]) -> Iterator[tuple[Batch, Batch | None]]:
-    """Each batch with the one after it."""
-    before: Batch | None = None
-    for batch in batches:
-        if before is not None:
-            yield before, batch
-        before = batch
-    if before is not None:
-        yield before, None
+                progress.warn(f"warning: no checkpoint could be saved ({error}); training goes on, {older}")

@@ -31,6 +31,8 @@ class Position:
         The parameters of that epoch.
     seconds : float
         For how long the run has trained.
+    size : int
+        How many sequences the batch before had.
     """
 
     epoch: int = 0
@@ -47,6 +49,7 @@ class Position:
     since_best: int = 0
     best_values: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
+    size: int = 0
 
     def begin_epoch(self) -> None:
         """Forget the sums of the epoch before."""

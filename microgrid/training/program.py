@@ -1,4 +1,4 @@
-"""The programs that training runs: the loss with its gradients, and the values that are watched."""
+"""What training runs: a graph on batches, and the numbers of it that are averaged over them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from microgrid.compiled.program import Compiled
+from microgrid.compiled.program import Compiled, loss_of
 from microgrid.compiled.run import Run
 from microgrid.data.batch import Batch
 from microgrid.drawn import with_drawn
 from microgrid.errors import OperandTypeError, SequenceError
 from microgrid.graph import Graph
 from microgrid.leaves import State
+from microgrid.ops import elementwise
 from microgrid.ops.time import TIME_MEAN, TIME_SUM
+from microgrid.primitive import primitive_of
 from microgrid.tensor import Tensor
 from microgrid.training.counting import COUNTED, counting
 
 ByNode = Mapping[Tensor, Any]
+DIVIDE, MAXIMUM = primitive_of(elementwise.divide), primitive_of(elementwise.maximum)
 
 
 class Program:
@@ -26,8 +29,32 @@ class Program:
 
     def __init__(self, graph: Graph, wrt: Sequence[Tensor]) -> None:
         self.graph, self.wrt = graph, wrt
+        self.inputs = {graph.names[node]: node for node in graph.inputs}
+        self.carried = [state for state in graph.states if not state.reverse]
         self.whole = Compiled(graph, wrt)
         self.partly: tuple[Compiled, dict[State, State]] | None = None
+        self.middle: Compiled | None = None
+
+    def sequences(self, batch: Batch, *, dropping: bool, others: Mapping[str, Any] | None = None) -> dict[Tensor, Any]:
+        """The sequence of each input: those of the batch, and those that inputs draw themselves.
+
+        A name that is no input is refused unless it is one of `others`.
+        """
+        own: dict[str, Any] = {}
+        for name, array in batch.inputs.items():
+            if name in self.inputs:
+                own[name] = array
+            elif name not in (others or ()):
+                known = ", ".join(map(repr, self.inputs)) or "none"
+                raise SequenceError(f"the data has {name!r}, which is no input of the network (its inputs: {known})")
+        missing = [name for name, node in self.inputs.items() if name not in own and not node.draws_itself]
+        if missing:
+            given = ", ".join(map(repr, batch.inputs))
+            raise SequenceError(
+                f"the network has the input {', '.join(map(repr, missing))}, for which the data has no sequence (it "
+                f"has {given})"
+            )
+        return {self.inputs[name]: array for name, array in with_drawn(self.graph, own, dropping=dropping).items()}
 
     def run(
         self, batch: Batch, sequences: ByNode, initial: ByNode, *, check: bool = False
@@ -42,67 +69,10 @@ class Program:
         compiled, twins = self.partly
         here = np.arange(batch.steps) >= batch.steps - batch.counted
         starts = {twins[state]: value for state, value in initial.items() if isinstance(state, State)}
-        run = compiled({**sequences, COUNTED: here}, initial=starts or None, lengths=batch.lengths, check=check)
         names = compiled.graph.names
+        counted = {COUNTED: here} if any(names[node] == COUNTED for node in compiled.graph.inputs) else {}
+        run = compiled({**sequences, **counted}, initial=starts or None, lengths=batch.lengths, check=check)
         return run, {state: run.state[names[twin]] for state, twin in twins.items()}
-
-
-class Programs:
-    """The loss with its gradients, and the loss with the metrics, without.
-
-    Attributes
-    ----------
-    graph : Graph
-        That of the loss.
-    inputs : dict of str → Input
-        Those of the loss and the metrics, by name.
-    """
-
-    def __init__(self, loss: Tensor | Graph, wrt: Sequence[Tensor] | None, metrics: Mapping[str, Tensor]) -> None:
-        self.graph = graph_of_loss(loss)
-        for name, metric in metrics.items():
-            if not isinstance(metric, Tensor) or metric.shape != () or metric in self.graph.varying:
-                found = f"of shape {metric.shape}" if isinstance(metric, Tensor) else type(metric).__name__
-                raise OperandTypeError(
-                    f"the metric {name!r} is one number for a whole batch, not {found}: reduce it, as nn.accuracy does"
-                )
-        self.metrics = list(metrics)
-        self.watched = Graph(*self.graph.outputs, *metrics.values())
-        wanted = self.graph.parameters if wrt is None else [node for node in wrt if node in self.graph.names]
-        if not wanted:
-            raise OperandTypeError("the optimiser moves no parameter of this loss: give it net.parameters of its graph")
-        self.names = {node: self.graph.names[node] for node in wanted}
-        self.carried = [state for state in self.graph.states if not state.reverse]
-        self.inputs = {self.watched.names[node]: node for node in self.watched.inputs}
-        self.inputs |= {self.graph.names[node]: node for node in self.graph.inputs}
-        self.by_time = any(node.primitive in (TIME_MEAN, TIME_SUM) for node in self.graph.nodes)
-        self.steps = Program(self.graph, wanted)
-        self.values = Program(self.watched, ())
-        self.middle: Compiled | None = None
-
-    def sequences(self, batch: Batch, *, training: bool) -> dict[Tensor, Any]:
-        """The sequence of each input: those of the batch, and those that inputs draw themselves."""
-        graph = self.graph if training else self.watched
-        known = ", ".join(map(repr, self.inputs))
-        for name in batch.inputs:
-            if name not in self.inputs:
-                raise SequenceError(f"the data has {name!r}, which is no input of the network (it has {known})")
-        asked = [name for name, node in self.inputs.items() if node in graph.names and not node.draws_itself]
-        missing = [name for name in asked if name not in batch.inputs]
-        if missing:
-            given = ", ".join(map(repr, batch.inputs))
-            raise SequenceError(
-                f"the network has the input {', '.join(map(repr, missing))}, for which the data has no sequence (it "
-                f"has {given})"
-            )
-        own = {graph.names[self.inputs[name]]: array for name, array in batch.inputs.items() if name in asked}
-        nodes = {graph.names[node]: node for node in graph.inputs}
-        return {nodes[name]: array for name, array in with_drawn(graph, own, dropping=training).items()}
-
-    def evaluated(self, batch: Batch, sequences: ByNode, initial: ByNode) -> tuple[dict[str, float], dict[Tensor, Any]]:
-        """The loss and the metrics on a batch, and the states after it."""
-        run, states = self.values.run(batch, sequences, initial)
-        return dict(zip(["loss", *self.metrics], map(float, run.outputs.values()), strict=True)), states
 
     def states_at(
         self, steps: int, batch: Batch, sequences: ByNode, initial: ByNode, after: ByNode
@@ -111,24 +81,90 @@ class Programs:
         if steps == batch.steps or not self.carried:
             return {state: after[state] for state in self.carried}
         if self.middle is None:
-            self.middle = Compiled(Graph(*[state.next for state in self.carried]), ())
+            self.middle = Compiled(Graph(*dict.fromkeys(state.next for state in self.carried)), ())
         graph = self.middle.graph
-        inputs = {node: sequences[node][:steps] for node in graph.inputs}
         starts = {state: value for state, value in initial.items() if state in graph.names}
-        run = self.middle(inputs, steps=steps, initial=starts or None)
-        return {state: run.state[graph.names[state]] for state in self.carried}
+        run = self.middle({node: sequences[node] for node in graph.inputs}, steps=batch.steps, initial=starts or None)
+        values = dict(zip(graph.outputs, run.outputs.values(), strict=True))
+        return {
+            state: values[state.next][steps - 1] if state.next in graph.varying else values[state.next]
+            for state in self.carried
+        }
 
-    def weight(self, batch: Batch) -> int:
-        """How much a batch's mean loss counts in an epoch's: its timesteps, or its sequences if each has one loss."""
-        return batch.timesteps if self.by_time else batch.size
+
+class Watch:
+    """Numbers of a network, each with what it weighs in a mean over batches.
+
+    A mean over timesteps weighs as much as there are, another as there are sequences. A quotient by a count, as a
+    loss that ignores targets is, weighs as much as the count, which is computed with it.
+
+    Attributes
+    ----------
+    outputs : dict of str → Tensor
+    program : Program
+    """
+
+    def __init__(self, outputs: Mapping[str, Tensor], wrt: Sequence[Tensor] = ()) -> None:
+        for name, output in outputs.items():
+            if not isinstance(output, Tensor) or output.shape != ():
+                found = f"of shape {output.shape}" if isinstance(output, Tensor) else type(output).__name__
+                raise OperandTypeError(
+                    f"the metric {name!r} is one number for a whole batch, not {found}: reduce it, as nn.accuracy does"
+                )
+        self.outputs = dict(outputs)
+        self.counts = {name: count for name, output in outputs.items() if (count := count_in(output)) is not None}
+        graph = Graph(*self.outputs.values(), *self.counts.values())
+        for name, output in self.outputs.items():
+            if output in graph.varying:
+                raise OperandTypeError(
+                    f"the metric {name!r} is one number for a whole batch, but has a value per timestep: reduce it "
+                    "over time, by mg.time_mean or mg.last for example"
+                )
+        self.program = Program(graph, wrt)
+        self.by_time = {name: is_over_time(output) for name, output in self.outputs.items()}
+
+    def values(self, run: Run, batch: Batch) -> dict[str, tuple[float, float]]:
+        """Each number, and its weight."""
+        numbers = list(map(float, run.outputs.values()))
+        weights = dict(zip(self.counts, numbers[len(self.outputs) :], strict=True))
+        return {
+            name: (value, weights.get(name, float(batch.timesteps if self.by_time[name] else batch.size)))
+            for name, value in zip(self.outputs, numbers, strict=False)
+        }
 
 
-def graph_of_loss(loss: Tensor | Graph) -> Graph:
-    """The graph of the loss."""
-    graph = Graph(loss) if isinstance(loss, Tensor) else loss
-    if not isinstance(graph, Graph):
+def count_in(output: Tensor) -> Tensor | None:
+    """The count by which a number is a quotient, as total / maximum(count, 1)."""
+    if output.primitive is DIVIDE and output.operands[1].primitive is MAXIMUM:
+        count = output.operands[1].operands[0]
+        return count if not count.requires_grad else None
+    return None
+
+
+def is_over_time(output: Tensor) -> bool:
+    """Whether a number is made of sums or means of numbers over time, and not, say, of a mean of hidden states."""
+    stack = [output]
+    while stack:
+        node = stack.pop()
+        if node.primitive in (TIME_MEAN, TIME_SUM):
+            return True
+        stack += [operand for operand in node.operands if operand.shape == ()]
+    return False
+
+
+def watched_loss(loss: Tensor | Graph, wrt: Sequence[Tensor] | None) -> tuple[Watch, dict[Tensor, str]]:
+    """The loss with its gradients, and the names of the parameters that it is differentiated by."""
+    if not isinstance(loss, Tensor | Graph):
         raise OperandTypeError(f"mg.fit takes the loss, a Tensor or its Graph, not {type(loss).__name__}")
-    if len(graph.outputs) != 1:
-        names = ", ".join(repr(graph.names[output]) for output in graph.outputs)
-        raise OperandTypeError(f"mg.fit minimises one output, but the graph has {names}: give the rest as metrics=")
-    return graph
+    graph = Graph(loss) if isinstance(loss, Tensor) else loss
+    if not graph.parameters:
+        raise OperandTypeError("the loss depends on no parameter, so there is nothing to train: make some, or layers")
+    output = loss_of(graph)
+    wanted = [node for node in (graph.parameters if wrt is None else wrt) if node in graph.names]
+    if not wanted:
+        raise OperandTypeError(
+            "the optimiser moves no parameter of this loss: give it those of the network, as in "
+            "mg.optim.Adam(mg.Graph(loss).parameters)"
+        )
+    watch = Watch({"loss": output}, wanted)
+    return watch, {node: watch.program.graph.names[node] for node in wanted}

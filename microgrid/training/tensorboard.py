@@ -5,12 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from microgrid.errors import MicrogridError
+from microgrid.errors import MissingExtraError
 from microgrid.training.history import Row
-
-
-class MissingExtraError(MicrogridError, ImportError):
-    """Something was asked for that an optional package does, which is not installed."""
 
 
 class EventFiles:
