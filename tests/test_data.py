@@ -652,10 +652,13 @@ ERRORS = {
         "2 at position 1 is the number of no symbol: they go from 0 to 1",
     ),
     "negative numbers": (lambda: WORDS.decode([-1]), "-1 at position 0 is the number of no symbol"),
-    "halves": (lambda: WORDS.decode([0.5]), "decode takes whole numbers of shape (time,), not float64 of shape (1,)"),
-    "two texts": (
-        lambda: WORDS.decode([[0], [1]]),
-        "decode takes whole numbers of shape (time,), not int64 of shape (2",
+    "halves": (
+        lambda: WORDS.decode([0.5]),
+        "decode takes whole numbers of shape (time,) or (batch, time), not float64 of shape (1,)",
+    ),
+    "texts of texts": (
+        lambda: WORDS.decode([[[0], [1]]]),
+        "decode takes whole numbers of shape (time,) or (batch, time), not int64 of shape (1, 2",
     ),
     "no vocabulary": (
         lambda: data.Vocabulary.from_dict({"symbols": []}),
