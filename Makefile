@@ -20,6 +20,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python benchmarks/eager.py
 	$(BIN)/python benchmarks/bptt.py --out benchmarks/out
+	$(BIN)/python benchmarks/training.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info demo_out benchmarks/out examples/out .mypy_cache .pytest_cache .ruff_cache .hypothesis
