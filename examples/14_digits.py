@@ -135,7 +135,7 @@ def main() -> None:
     shares = "  ".join(f"{row}: {share:.0%}" for row, share in enumerate(right.mean(axis=1), start=1))
     print(f"   Right if asked after row {shares}")
     print("   Only what it says after the last row was trained: before the sixth row it is hardly better than chance.")
-    print("   The rate of dropout, 0.3, was chosen with these digits in view; other seeds give 97.8 to 98.2%.")
+    print("   The rate of dropout, 0.3, was chosen with these digits in view; seeds 1 to 3 give 97.0 to 98.7%.")
     assert quick or right[-1].mean() >= 0.97
 
     print("\n4. While it reads")
