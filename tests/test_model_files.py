@@ -1136,7 +1136,7 @@ def resolved(value, arrays):
 
 
 @pytest.mark.parametrize("name", SMALL_NETWORKS)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_description_gives_its_graph_or_the_error_of_files(name, data):
     header, arrays = description_of(NETWORKS[name]())
