@@ -12,7 +12,7 @@ M. Arjovsky, A. Shah and Y. Bengio, Unitary evolution recurrent neural networks 
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -26,20 +26,6 @@ OUT.mkdir(exist_ok=True)
 BLUE, ORANGE, GREY = "#33659e", "#c46a00", "#5b6875"
 
 Arrays = dict[str, np.ndarray]
-
-
-class Fresh:
-    """Batches drawn when they are due and never again. Which, follows from the epoch's number, as mg.fit asks."""
-
-    def __init__(self, draw: Callable[[np.random.Generator, int], Arrays], batches: int, size: int, seed: int) -> None:
-        self.draw, self.batches, self.size, self.seed = draw, batches, size, seed
-
-    def __len__(self) -> int:
-        return self.batches
-
-    def epoch(self, number: int, start: int = 0) -> Iterator[mg.data.Batch]:
-        for i in range(start, self.batches):
-            yield mg.data.Batch(self.draw(np.random.default_rng([self.seed, number, i]), self.size))
 
 
 def train(loss: mg.Tensor, data: mg.data.Batches, epochs: int, lr: float, **settings: Any) -> mg.History:
@@ -130,7 +116,7 @@ def adding(seed: int, quick: bool) -> None:
     for name, network in networks.items():
         start = perf_counter()
         before[name] = gradient_norms(network, few)
-        data = Fresh(draw_adding, batches, 20, seed)
+        data = mg.data.Drawn(lambda rng: draw_adding(rng, 20), batches, seed)
         curves[name] = train(network.outputs[0], data, epochs, rates[name], validation=unseen)["validation loss"]
         after[name] = gradient_norms(network, few)
         sizes = f"{network.states[0].shape[1]:6}{count(network):12,}"
@@ -202,7 +188,7 @@ def copying(seed: int, quick: bool) -> None:
     recalled = mg.nn.accuracy(logits, target, ignore_index=BLANK)  # only symbols count
     epochs, batches = (2, 5) if quick else (30, 100)
     unseen = draw_copy(np.random.default_rng([seed, 1_000_000]), 1000)
-    data = Fresh(draw_copy, batches, 20, seed)
+    data = mg.data.Drawn(lambda rng: draw_copy(rng, 20), batches, seed)
     history = train(loss, data, epochs, 0.01, validation=unseen, metrics={"recalled": recalled})
     print(f"   GRU, {hidden} units, {count(mg.Graph(loss)):,} parameters, {epochs * batches:,} batches of 20")
     print("   On 1,000 unseen sequences:")

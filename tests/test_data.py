@@ -677,3 +677,45 @@ def test_what_does_not_fit_is_refused_with_its_name(case):
 
 def test_every_public_name_has_an_example():
     assert [name for name in data.__all__ if ">>> " not in getattr(data, name).__doc__] == []
+
+
+# --- drawn ----------------------------------------------------------------------------------------------
+
+
+def noise(rng):
+    return {"x": rng.normal(size=(5, 3, 1))}
+
+
+@given(st.integers(0, 3), st.integers(0, 4))
+def test_drawn_batches_depend_on_their_place_alone(number, start):
+    drawn = data.Drawn(noise, batches=4, seed=7)
+    whole = [batch.inputs["x"] for batch in drawn.epoch(number)]
+    rest = [batch.inputs["x"] for batch in data.Drawn(noise, 4, 7).epoch(number, start)]
+    assert len(whole) == len(drawn) == 4
+    assert [x.tobytes() for x in rest] == [x.tobytes() for x in whole[start:]]
+
+
+def test_no_batch_is_drawn_twice():
+    drawn = data.Drawn(noise, batches=4, seed=7)
+    seen = {batch.inputs["x"].tobytes() for number in range(3) for batch in drawn.epoch(number)}
+    assert len(seen) == 12
+    assert data.Drawn(noise, 4, 8).batch(0, 0).inputs["x"].tobytes() not in seen
+
+
+def test_a_function_may_draw_a_whole_batch():
+    batch = data.Batch({"x": np.ones((2, 1))}, lengths=np.array([2]))
+    assert next(data.Drawn(lambda rng: batch, 1).epoch(0)) is batch
+
+
+@pytest.mark.parametrize(
+    ("attempt", "words"),
+    [
+        (lambda: data.Drawn(3, 4), "takes a function"),
+        (lambda: data.Drawn(noise, 0), "batches"),
+        (lambda: next(data.Drawn(lambda rng: None, 4).epoch(0)), "what draw gives"),
+        (lambda: next(data.Drawn(lambda rng: {"x": np.ones(3)}, 4).epoch(0)), "'x'"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(attempt, words):
+    with pytest.raises(mg.MicrogridError, match=words):
+        attempt()
