@@ -43,12 +43,14 @@ class State(Tensor):
     first timestep, in a reverse state at the last, the state has its `initial` value.
     """
 
-    __slots__ = ("_next", "_next_place", "reverse")
+    __slots__ = ("_next", "_next_place", "any_batch", "reverse")
     is_new_at_every_timestep = True
 
     _next: Tensor | None
     _next_place: str
     reverse: bool
+    any_batch: bool
+    """Whether its first axis is the batch and every sequence starts alike, so that it starts in any batch."""
 
     @property
     def initial(self) -> Tensor:
@@ -260,6 +262,7 @@ def state(initial: ArrayLike, *, name: str | None = None, reverse: bool = False)
     leaf = State(start.value, DELAY_BACK if reverse else DELAY, start, requires_grad=differentiable)
     leaf._next = None
     leaf.reverse = bool(reverse)
+    leaf.any_batch = False
     if name is not None:
         leaf.rename(name, caller_place(2))
     return leaf

@@ -29,11 +29,11 @@ def unique_names(nodes: Sequence[Tensor], aliases: Mapping[Tensor, str]) -> dict
     names: dict[Tensor, str] = {}
     owners: dict[str, Tensor] = {}
     within = unique_scopes([node._name.scope for node in nodes if node._name is not None])
-    for node in nodes:
+    for node in sorted(nodes, key=lambda node: node not in aliases and node.place is None):  # who gives way comes last
         name = aliases.get(node) or name_within(node, within)
         if name is None:
             continue
-        if name in owners and node.place is None and node not in aliases:  # copies of two unrolled windows
+        if name in owners and node not in aliases and may_be_numbered(node, owners[name]):
             continue
         if name in owners:
             other = owners[name]
@@ -56,6 +56,11 @@ def unique_names(nodes: Sequence[Tensor], aliases: Mapping[Tensor, str]) -> dict
     return {node: names[node] for node in nodes}
 
 
+def may_be_numbered(node: Tensor, other: Tensor) -> bool:
+    """Whether a node may get a number beside another of its name: a copy, or what one line of a module made twice."""
+    return node.place is None or (node._name == other._name and node._name is not None and node._name.scope is not None)
+
+
 def name_within(node: Tensor, within: Mapping[Scope, str]) -> str | None:
     """The name of a node with the name of its scope before it."""
     if node._name is None:
@@ -66,17 +71,31 @@ def name_within(node: Tensor, within: Mapping[Scope, str]) -> str | None:
 
 def unique_scopes(scopes: Sequence[Scope | None]) -> dict[Scope, str]:
     """A name for every scope and those around it; parts of one name are numbered as they come."""
-    alike: dict[tuple[str, str], list[Scope]] = {}
-    found = dict.fromkeys(each for scope in scopes if scope is not None for each in scope.path)
+    paths = {scope: scope.path for scope in dict.fromkeys(scopes) if scope is not None}
+    found = dict.fromkeys(each for path in paths.values() for each in path)
+    depth = {each: number for path in paths.values() for number, each in enumerate(path)}
+    levels: dict[int, list[Scope]] = {}
+    for scope in found:
+        levels.setdefault(depth[scope], []).append(scope)
     around: dict[Scope, str] = {}
-    for depth in range(max((len(scope.path) for scope in found), default=0)):
-        level = [scope for scope in found if len(scope.path) == depth + 1]
-        for scope in level:
+    taken: set[str] = set()
+    for number in sorted(levels):
+        alike: dict[str, list[Scope]] = {}
+        for scope in levels[number]:
             outer = around[scope.parent] if scope.parent is not None else ""
-            alike.setdefault((outer, scope.name or ""), []).append(scope)
-        for scope in level:
-            outer = around[scope.parent] if scope.parent is not None else ""
-            twins = alike[outer, scope.name or ""]
-            number = f"_{twins.index(scope) + 1}" if scope.name and len(twins) > 1 else ""
-            around[scope] = ".".join(part for part in (outer, f"{scope.name or ''}{number}") if part)
+            alike.setdefault(".".join(part for part in (outer, scope.name or "") if part), []).append(scope)
+        taken.update(alike)
+        for path, twins in alike.items():
+            named = [scope for scope in twins if scope.name]
+            around.update((scope, path) for scope in twins if not scope.name)
+            if len(named) == 1 and path not in around.values():
+                around[named[0]] = path
+                continue
+            count = 0
+            for scope in named:
+                count += 1
+                while f"{path}_{count}" in taken:
+                    count += 1
+                around[scope] = f"{path}_{count}"
+                taken.add(around[scope])
     return around

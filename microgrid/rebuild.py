@@ -55,6 +55,7 @@ def state_like(node: State, initial: Tensor) -> State:
     """A state without a next yet, of the name and direction of `node`."""
     copy = State(initial.value, node.primitive, initial, requires_grad=node.requires_grad)
     copy._name, copy._next, copy._next_place, copy.reverse = node._name, None, "", node.reverse
+    copy.any_batch = node.any_batch
     return copy
 
 
@@ -100,3 +101,27 @@ def recorded_on(
         return copy
 
     return rebuilt(graph, remake, starts, wide, made)
+
+
+def recorded_wide(
+    graph: Graph,
+    examples: Mapping[Tensor, Tensor],
+    starts: Mapping[Tensor, Tensor],
+    steps: int,
+    made: dict[Tensor, Tensor] | None = None,
+) -> Graph:
+    """The graph recorded on other examples, where a start of one row serves every batch."""
+    copy = recorded_on(graph, examples, starts, steps, made=made)
+    wide: dict[Tensor, tuple[int, ...]] = {
+        old: new.next.shape
+        for old, new in zip(graph.states, copy.states, strict=True)
+        if new.next.shape != new.shape and broadcasts_to(new.shape, new.next.shape)
+    }
+    return recorded_on(graph, examples, starts, steps, wide, made) if wide else copy
+
+
+def broadcasts_to(shape: tuple[int, ...], larger: tuple[int, ...]) -> bool:
+    try:
+        return np.broadcast_shapes(shape, larger) == larger
+    except ValueError:
+        return False

@@ -108,6 +108,11 @@ def sample(
     count = output.shape[-1]
     if not isinstance(forbid, Iterable):
         raise OperandError(f"forbid is a sequence of tokens, such as [{forbid!r}], not {forbid!r}")
+    if prompts.min() < 0 or prompts.max() >= count:
+        wrong = prompts[(prompts < 0) | (prompts >= count)].flat[0]
+        raise SequenceError(f"start holds {wrong}, but tokens go from 0 to {count - 1}")
+    if count - 1 > np.iinfo(given[0].dtype).max:
+        raise OperandError(f"there are {count} tokens, more than {given[0].dtype}, the dtype of the input, can number")
     never: list[Any] = list(forbid)
     for name, named in (("forbid", never), ("stop", [] if stop is None else [stop])):
         for token in named:

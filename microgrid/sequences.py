@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -131,22 +131,14 @@ def batch_hint(graph: Graph, examples: Sequence[Tensor]) -> str:
 
 
 def starts_for_any_batch(graph: Graph, examples: Sequence[Tensor]) -> dict[Tensor, Tensor]:
-    """Where the batch is not the recorded one: a start of one row for states that start alike in every sequence.
+    """Where inputs have other shapes than their examples: a start of one row for states that fit any batch.
 
     `examples` are values of the inputs, in order.
     """
-    pairs = zip(graph.inputs, examples, strict=True)
-    other = {node.shape[0] for node, given in pairs if node.shape[:1] != given.shape[:1]}
-    if not other:
+    if all(given.shape == node.shape for node, given in zip(graph.inputs, examples, strict=True)):
         return {}
     with recording.always():
-        return {state: state.initial[:1] for state in graph.states if starts_alike(state.initial, other)}
-
-
-def starts_alike(start: Tensor, batches: Container[int]) -> bool:
-    """Whether an initial value was written as an array with a row for each sequence of the batch, all equal."""
-    written = type(start) is Tensor and start.primitive is None and start.shape[:1] != ()
-    return written and start.shape[0] in batches and bool(np.all(start.value == start.value[:1]))
+        return {state: state.initial[:1] for state in graph.states if state.any_batch}
 
 
 def same_but_for_batch(given: Tensor, recorded: Tensor) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from microgrid.cycles import check_causal, is_cyclic
-from microgrid.drawn import with_drawn
+from microgrid.drawn_inputs import with_drawn
 from microgrid.errors import (
     GradientError,
     NotFiniteError,
@@ -265,7 +265,7 @@ def unroll(
     >>> u.grad, dag["x", 0].grad
     (1.0, 0.25)
     """
-    sequences = with_drawn(graph, by_input_name(graph, sequences), dropping=True)
+    sequences = with_drawn(graph, by_input_name(graph, sequences), steps, initial, dropping=True)
     steps = number_of_steps(graph, sequences, steps)
     static: dict[Tensor, Tensor] = {}
     copies: dict[Tensor, list[Tensor]] = {

@@ -336,28 +336,19 @@ def test_stack_over_time_at_several_lengths():
 
 
 def test_another_batch_size_without_starts_is_refused_with_the_way_out():
-    net = rnn()
-    net["h"].initial.value = np.arange(2.0)[:, None] + np.zeros(net["h"].shape)
-    step = mg.compile(net)
+    step = mg.compile(rnn())
     with pytest.raises(MicrogridError, match=r"initial=\{'h': np\.zeros"):
         step(data(3, batch=5))
     assert step(data(3, batch=2)).value > 0  # and the program is as good as before
 
 
-def test_states_that_start_with_equal_rows_serve_every_batch():
-    net = rnn()
-    net["h"].initial.value = np.full(net["h"].shape, 0.3)
-    for batch in (1, 2, 5):
-        assert_compiled_is_unrolled(net, data(3, batch=batch), 3)
-    net["h"].initial.value[...] = 0.7  # read at each run
-    assert_compiled_is_unrolled(net, data(3, batch=5), 3)
-
-
-def test_equal_rows_with_lengths():
-    net, whole = rnn(), mg.compile(rnn())
-    given = data(4, batch=3)
-    run = mg.compile(net)(given, lengths=[4, 4, 4])
-    np.testing.assert_allclose(run.value, whole(given).value, rtol=1e-12)
+def test_a_state_without_a_batch_keeps_its_rows_in_every_batch():
+    x, M = mg.input(np.ones((8, 3)), name="x"), mg.state(np.ones((8, 3)), name="M")  # eight slots of memory
+    M.next = M * 0.9 + mg.mean(x)
+    net = mg.Graph(mg.sum(M.next))
+    found = mg.compile(net, wrt=())(x=np.ones((2, 4, 3))).value
+    np.testing.assert_allclose(found, [45.6, 65.04], rtol=1e-12)
+    np.testing.assert_allclose(net.unroll(x=np.ones((2, 4, 3))).values(net.output), [45.6, 65.04], rtol=1e-12)
 
 
 def test_another_batch_size_needs_no_start_for_a_state_that_broadcasts():

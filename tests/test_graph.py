@@ -1,5 +1,6 @@
 """Graph: which nodes stand behind some outputs, what they are called, and what a state may be."""
 
+import contextlib
 import inspect
 import re
 
@@ -467,7 +468,8 @@ def test_names_within_scopes():
 
 def test_two_names_in_one_scope_clash():
     with mg.scope("part"):
-        a, b = mg.tensor(1.0, name="a"), mg.tensor(1.0, name="a")
+        a = mg.tensor(1.0, name="a")
+        b = mg.tensor(1.0, name="a")
     with pytest.raises(NameClashError, match=r"two nodes are named 'part\.a'"):
         mg.Graph(a + b)
 
@@ -477,3 +479,20 @@ def test_a_scope_without_a_name_adds_nothing():
         assert mg.tensor(1.0, name="a").name == "part.a"
     with pytest.raises(OperandTypeError, match="a scope's name is a string"):
         mg.scope(3)
+
+
+def test_a_number_of_a_scope_is_never_another_scopes_name():
+    leaves = []
+    for name in ("a", "a", "a_1"):
+        with mg.scope(name):
+            leaves.append(mg.tensor(1.0, name="h"))
+    net = mg.Graph(leaves[0] + leaves[1] + leaves[2])
+    assert [net.names[leaf] for leaf in leaves] == ["a_2.h", "a_3.h", "a_1.h"]
+
+
+def test_many_nested_scopes_are_named_in_no_time():
+    with contextlib.ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(mg.scope("s"))
+        leaf = mg.tensor(1.0, name="h")
+    assert mg.Graph(leaf * 2.0).names[leaf] == "s." * 300 + "h"

@@ -23,7 +23,7 @@ LAYERS = [
     ["graph"],
     ["cycles"],
     ["sequences"],
-    ["unroll", "differentiate", "rebuild", "drawn"],
+    ["unroll", "differentiate", "rebuild", "drawn_inputs"],
     ["schedule"],
     ["execute", "rewrite"],
     ["compiled"],

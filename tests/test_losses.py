@@ -342,3 +342,8 @@ def test_losses_have_the_gradients_of_central_differences():
     mg.check_gradients(
         lambda x: nn.cross_entropy(x, tags, ignore_index=-1, label_smoothing=0.2, reduction="sum"), logits
     )
+
+
+def test_a_network_that_says_the_same_of_all_classes_is_right_by_chance_only():
+    assert float(nn.accuracy(np.zeros((4, 10)), np.arange(4))) == pytest.approx(0.1)
+    assert float(nn.accuracy(np.array([[1.0, 1.0, 0.0]]), np.array([1]))) == 0.5

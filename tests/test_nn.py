@@ -1245,3 +1245,66 @@ def test_a_module_that_knows_its_parent_has_parameters_all_the_same():
             self.child = Child(self)
 
     assert len(Parent().parameters()) == 2
+
+
+# --- found in review ------------------------------------------------------------------------------------
+
+
+class Dropping(nn.Cell):
+    """Dropout inside the recurrence, one mask for all timesteps (Gal and Ghahramani)."""
+
+    def __init__(self, input_size, hidden_size, rng=0):
+        self.hidden_size = hidden_size
+        self.drop = nn.Dropout(0.5, same_over_time=True, rng=rng)
+        self.W = mg.parameter(nn.init.glorot((input_size, hidden_size), rng, np.float64))
+        self.U = mg.parameter(nn.init.orthogonal((hidden_size, hidden_size), rng, np.float64))
+
+    def step(self, x, h):
+        return mg.tanh(x @ self.W + self.drop(h) @ self.U)
+
+
+@pytest.mark.parametrize("recorded", [1, 3])
+@pytest.mark.parametrize("batch", [1, 3, 5])
+def test_dropout_inside_a_recurrence_has_a_mask_for_every_sequence_of_any_batch(recorded, batch):
+    x = mg.input(np.zeros((recorded, 2)), name="x")
+    net = mg.Graph(h=Dropping(2, 40)(x))
+    xs = np.ones((4, batch, 2))
+    outputs = mg.compile(mg.Graph(loss=mg.time_sum(mg.sum(net["h"])), h=net["h"]))(x=xs).outputs["h"]
+    assert outputs.shape == (4, batch, 40)
+    assert len({row.tobytes() for row in outputs[-1]}) == batch
+    assert mg.compile(net, wrt=())(x=xs, lengths=np.full(batch, 4)).value.shape == (4, batch, 40)
+
+
+def test_dropout_acts_where_only_a_number_of_steps_is_given():
+    x = mg.input(np.ones((4, 50)), name="x")
+    mean = mg.time_mean(mg.mean(nn.Dropout(0.5, rng=0)(x)))
+    assert mg.compile(mean, wrt="x")(steps=10).value != 1.0
+    assert mg.Graph(mean).unroll(steps=10).output.value != 1.0
+    assert mg.compile(mean, wrt=())(steps=10).value == 1.0
+
+
+def test_dropout_behind_a_state_that_is_given_its_start():
+    x, h = mg.input(np.zeros((8, 4)), name="x"), mg.state(np.arange(32.0).reshape(8, 4), name="h")
+    h.next = mg.tanh(h + x)
+    loss = mg.time_sum(mg.sum(nn.Dropout(0.5, rng=0)(h)))
+    run = mg.compile(loss, wrt="x")(x=np.ones((3, 2, 4)), initial={"h": np.zeros((2, 4))})
+    assert run.state["h"].shape == (2, 4)
+
+
+def test_a_module_with_a_named_state_of_its_own_is_called_twice():
+    class Sum(nn.Module):
+        def forward(self, x):
+            total = mg.state(np.zeros(x.shape), name="total")
+            total.next = total + x
+            return total.next
+
+    module, x = Sum().named("sum"), mg.input(np.zeros(2), name="x")
+    net = mg.Graph(module(x) + module(x))
+    assert [net.names[state] for state in net.states] == ["sum.total_1", "sum.total_2"] or len(net.states) == 2
+
+
+def test_layers_of_a_sequence_keep_their_numbers_in_whatever_order_they_are_used():
+    pair = nn.Sequential(nn.Linear(2, 2, rng=0), nn.Linear(2, 2, rng=1))
+    net = mg.Graph(pair[0](pair[1](mg.input(np.zeros((1, 2)), name="x"))))
+    for name, parameter in pair.named_parameters().items():
+        assert net[name] is parameter

@@ -10,7 +10,7 @@ from test_compiled import assert_compiled_is_unrolled, assert_same, reference
 
 import microgrid as mg
 from microgrid import nn
-from microgrid.errors import OperandIndexError, OperandTypeError
+from microgrid.errors import OperandError, OperandIndexError, OperandTypeError
 from microgrid.ops.pick import add_rows, place
 
 SHAPES = st.sampled_from([(), (1,), (3,), (2, 3), (2, 0), (2, 1, 2)])
@@ -245,3 +245,24 @@ def test_the_gradient_of_a_loss_over_a_large_vocabulary_takes_a_few_arrays_of_th
     step(given)
     logits = steps * batch * classes * 4
     assert peak_of(lambda: step(given)) < 8 * logits
+
+
+def test_numbers_with_fewer_axes_than_the_rows_are_refused():
+    x, i = mg.input(np.ones((4, 5)), name="x"), mg.input(np.int64(1), name="i")
+    with pytest.raises(OperandError, match="give one for each"):
+        mg.pick(x, i)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint64])
+def test_tables_are_read_by_small_and_unsigned_numbers(dtype):
+    E, token = mg.parameter(np.ones((200, 2)), name="E"), mg.input(np.array([1], dtype), name="token")
+    for rows in (E[token], mg.lookup(E, token)):
+        run = mg.compile(mg.time_sum(mg.sum(rows)))(token=np.array([[3], [199], [3]], dtype))
+        expected = np.zeros((200, 2))
+        expected[[3, 199]] = [[2.0], [1.0]]
+        np.testing.assert_array_equal(run.grads["E"], expected)
+    M = mg.state(np.ones((3, 2)), name="M")
+    M.next = M * 0.5 + mg.parameter(np.ones((3, 2)), name="p")
+    some = mg.input(np.array([1], dtype), name="some")
+    run = mg.compile(mg.time_sum(mg.sum(mg.lookup(M.next, some))))(some=np.array([[0], [2]], dtype))
+    np.testing.assert_allclose(run.grads["p"], [[1.0, 1.0], [0.0, 0.0], [1.5, 1.5]])

@@ -317,8 +317,8 @@ def ten(logits=None, start=(0,), steps=10, **settings):
         ({"start": "abc"}, "whole numbers"),
         ({"start": [[0], [1, 2]]}, "start"),
         ({"start": np.zeros((1, 1, 1), int)}, "start"),
-        ({"start": [9]}, "'token' holds 9"),
-        ({"start": [-1]}, "'token' holds -1"),
+        ({"start": [9]}, "start holds 9"),
+        ({"start": [-1]}, "start holds -1"),
     ],
 )
 def test_a_setting_out_of_range_is_named_with_what_was_found(settings, words):

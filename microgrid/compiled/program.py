@@ -19,7 +19,7 @@ from microgrid.compiled.shapes import Recorded, recorded_for
 from microgrid.compiled.stream import Stream
 from microgrid.compiled.whole import Whole
 from microgrid.differentiate import check_output, wanted_nodes
-from microgrid.drawn import with_drawn
+from microgrid.drawn_inputs import with_drawn
 from microgrid.errors import GradientError, MicrogridError, OperandIndexError, SequenceError
 from microgrid.graph import Graph
 from microgrid.leaves import Input
@@ -121,14 +121,14 @@ class Compiled:
                 f"{type(sequences).__name__}"
             )
         if self.draws:
-            given = with_drawn(self.graph, given, dropping=bool(self.wrt))
+            given = with_drawn(self.graph, given, steps, initial, dropping=bool(self.wrt))
         try:
             known = self.known(given) if usual else None
             if known is not None:
                 return self.result(*known[1].run(known[0], given, NOTHING))
             return self.run_anew(given, steps, initial, lengths, check)
         except IndexError as error:
-            found = out_of_range(self.graph, given, lambda graph, inputs: Compiled(graph, ())(inputs).value)
+            found = out_of_range(self.graph, given, lengths, lambda graph, inputs: Compiled(graph, ())(inputs).value)
             raise found or (error if isinstance(error, MicrogridError) else OperandIndexError(str(error))) from None
 
     def run_anew(

@@ -13,7 +13,7 @@ from microgrid.ops.pick import LOOKUP, PICK
 
 
 def out_of_range(
-    graph: Graph, sequences: Mapping[str, Any], values: Callable[[Graph, Mapping[str, Any]], Any]
+    graph: Graph, sequences: Mapping[str, Any], lengths: Any, values: Callable[[Graph, Mapping[str, Any]], Any]
 ) -> OperandIndexError | None:
     """The error in the user's words, with the input, the timestep and the sequence of the batch; None if none is.
 
@@ -26,9 +26,15 @@ def out_of_range(
         if len(behind.inputs) != 1 or behind.states or node.operands[1] not in behind.varying:
             continue
         name = graph.names[behind.inputs[0]]
+        if name not in sequences:
+            continue
         index = np.asarray(values(behind, {name: sequences[name]}))
         count = node.operands[0].shape[0 if node.primitive is LOOKUP else -1]
-        outside = np.argwhere((index < 0) | (index >= count))
+        wrong = (index < 0) | (index >= count)
+        if lengths is not None and wrong.ndim > 1:  # what lies past a sequence's end is not read
+            going = np.arange(len(wrong))[:, None] < np.asarray(lengths)
+            wrong &= going.reshape(*going.shape, *(1,) * (wrong.ndim - 2))
+        outside = np.argwhere(wrong)
         if len(outside):
             t, *rest = map(int, outside[0])
             where = f"timestep {t}" + (f", sequence {rest[0]} of the batch" if rest else "")

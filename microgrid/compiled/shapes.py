@@ -14,7 +14,7 @@ from microgrid.errors import OperandError, SequenceError
 from microgrid.graph import Graph
 from microgrid.leaves import Input, State
 from microgrid.ops.time import is_spread_over_time
-from microgrid.rebuild import recorded_on
+from microgrid.rebuild import recorded_wide
 from microgrid.sequences import batch_hint, starts_for_any_batch
 from microgrid.tensor import PYTHON_NUMBERS, Name, Tensor, describe
 
@@ -105,13 +105,6 @@ def held_for(name: str, start: Tensor) -> Tensor:
     return leaf
 
 
-def broadcasts_to(shape: tuple[int, ...], larger: tuple[int, ...]) -> bool:
-    try:
-        return np.broadcast_shapes(shape, larger) == larger
-    except ValueError:
-        return False
-
-
 def one_more(value: Any) -> Any:
     """A value with one more sequence in its batch."""
     return np.concatenate([value, value[:1]]) if np.ndim(value) else value
@@ -138,14 +131,7 @@ def recorded(
     hint = batch_hint(graph, given)
     starts = {**starts_for_any_batch(graph, given), **starts}
     try:
-        copy = recorded_on(wanted, examples, starts, length, made=made)
-        wide: dict[Tensor, tuple[int, ...]] = {  # a start of one row serves every batch
-            old: new.next.shape
-            for old, new in zip(wanted.states, copy.states, strict=True)
-            if new.next.shape != new.shape and broadcasts_to(new.shape, new.next.shape)
-        }
-        if wide:
-            copy = recorded_on(wanted, examples, starts, length, wide, made)
+        copy = recorded_wide(wanted, examples, starts, length, made)
     except OperandError as error:
         raise OperandError(f"{error}{hint}") from None
     outputs = set(wanted.outputs)

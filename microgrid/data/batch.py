@@ -63,6 +63,8 @@ class Batch:
             or self.lengths.dtype.kind not in "iu"
         ):
             raise SequenceError(f"lengths is an array of {self.size} whole numbers, not {self.lengths!r:.60}")
+        if self.lengths is not None and not 1 <= self.lengths.min() <= self.lengths.max() <= self.steps:
+            raise SequenceError(f"lengths go from 1 to the {self.steps} timesteps of a batch, not {self.lengths!r:.60}")
         if self.counted is not None and whole_number("counted", self.counted, least=1) > self.steps:
             raise SequenceError(f"counted={self.counted} is more than the {self.steps} timesteps of the batch")
         whole_number("start", self.start, least=0)

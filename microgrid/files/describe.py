@@ -57,6 +57,7 @@ def of_node(node: Tensor, number: int, numbers: Mapping[Tensor, int], arrays: Ar
             "initial": numbers[node.initial],
             "next": numbers[node.next],
             "reverse": node.reverse,
+            "any_batch": node.any_batch,
         }
     if node.primitive is None:
         kind = leaf_kind_of(node)

@@ -123,6 +123,7 @@ class Reader:
     def read_state(self, fields: Fields) -> Tensor:
         initial = self.node_at(fields.take("initial", int), f"the initial value of {fields.what}")
         node = state(initial, reverse=fields.take("reverse", bool))
+        node.any_batch = fields.take("any_batch", bool)
         self.nexts.append((node, fields.take("next", int)))
         return node
 

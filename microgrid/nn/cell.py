@@ -88,5 +88,6 @@ class Cell(Module):
         if size is None:
             raise OperandError(f"{type(self).__name__} does not say how large its states are: set self.hidden_size")
         made = state(np.zeros((*x.shape[:-1], size), x.dtype), reverse=reverse)
+        made.any_batch = x.ndim > 1
         made._name = Name(name, None, current_scope())
         return made

@@ -100,7 +100,7 @@ def cross_entropy(
     0.41
     """
     logits, target = classes("cross_entropy", logits, target)
-    if not 0 <= label_smoothing <= 1:
+    if not isinstance(label_smoothing, Real) or not 0 <= label_smoothing <= 1:
         raise OperandError(f"label_smoothing is from 0 to 1, not {label_smoothing!r}")
     counted = None if ignore_index is None else not_equal(target, ignore_index)
     chosen = pick(logits, target if counted is None else where(counted, target, 0))
@@ -122,7 +122,9 @@ def binary_cross_entropy(logits: ArrayLike, target: ArrayLike, *, reduction: str
 
 
 def accuracy(logits: ArrayLike, target: ArrayLike, *, ignore_index: int | None = None) -> Tensor:
-    """The share of targets whose logit is the largest; a metric, without a gradient. Parameters as of `cross_entropy`.
+    """The share of targets whose logit is the largest; of k that are equally large, each counts 1/k.
+
+    A metric, without a gradient. Parameters as of `cross_entropy`.
 
     >>> float(mg.nn.accuracy([[0.0, 1.0], [2.0, 0.0]], [1, 1]))
     0.5
@@ -131,7 +133,9 @@ def accuracy(logits: ArrayLike, target: ArrayLike, *, ignore_index: int | None =
     logits = logits.detach()
     counted = None if ignore_index is None else not_equal(target, ignore_index)
     chosen = pick(logits, target if counted is None else where(counted, target, 0))
-    return reduced(equal(chosen, largest(logits, axis=-1)).astype(logits.dtype), "mean", counted)
+    top = equal(logits, largest(logits, axis=-1, keepdims=True)).astype(logits.dtype)
+    right = equal(chosen, largest(logits, axis=-1)).astype(logits.dtype)
+    return reduced(right / sum_along(top, axis=-1), "mean", counted)
 
 
 def reduced(losses: Tensor, reduction: str, counted: Tensor | None = None) -> Tensor:

@@ -84,6 +84,11 @@ class Recurrent(Module, called="recurrent"):
                 f"{type(self).__name__} is called on its input alone: states start at 0, or where a run says, as in "
                 "step(x=..., initial=run.state)"
             )
+        if not x.depends_on_time():
+            raise OperandError(
+                f"{type(self).__name__} is recurrent, but was called on what is the same at all timesteps. Call it on "
+                "an mg.input(...), or on what depends on one"
+            )
         for number, row in enumerate(self.cells):
             if number:
                 x = self.dropout(x)

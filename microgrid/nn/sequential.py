@@ -26,9 +26,12 @@ class Sequential(Module):
                 raise OperandTypeError(f"nn.Sequential takes layers and functions, not {layer!r:.60}{hint}")
         self.named(None)  # its layers are told apart by their kind, as in lstm.W, linear.W
         object.__setattr__(self, "layers", layers)
-        for layer in layers:
-            if isinstance(layer, Module):
-                layer.belong_to(self, layer.scope.name)
+        modules = list(dict.fromkeys(layer for layer in layers if isinstance(layer, Module)))
+        kinds = [module.scope.name for module in modules]
+        for number, module in enumerate(modules):
+            kind = kinds[number]
+            twins = f"{kind}_{kinds[: number + 1].count(kind)}" if kind and kinds.count(kind) > 1 else kind
+            module.belong_to(self, twins)
 
     layers: tuple[Callable[[Tensor], Tensor], ...]
 

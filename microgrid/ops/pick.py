@@ -84,7 +84,7 @@ def add_rows_over_time(forward: Any) -> TimeRule:
     def rule(values: Any, varies: Any, shape: tuple[int, ...], *, rows: int) -> Any:
         steps = number_of_steps(values, varies)
         g, index = (every_step(value, v, steps) for value, v in zip(values, varies, strict=True))
-        apart = index + rows * np.arange(steps).reshape(steps, *(1,) * (index.ndim - 1))
+        apart = index.astype(np.intp) + rows * np.arange(steps).reshape(steps, *(1,) * (index.ndim - 1))
         return sum_by_row(g, apart, steps * rows).reshape(steps, *shape)
 
     return rule
@@ -106,6 +106,8 @@ def rows_of(x: Any, index: Any, rows: int) -> Any:
 
 def spread_index(index: Any, shape: tuple[int, ...]) -> Any:
     """One number per row, with an axis for what it picks."""
+    if np.ndim(index) != len(shape):
+        raise ValueError(f"for rows of shape {shape} there are numbers of shape {np.shape(index)}: give one for each")
     return np.broadcast_to(index, shape)[..., None]
 
 

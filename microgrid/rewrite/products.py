@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from microgrid.graph import Graph
 from microgrid.ops.compare import less
-from microgrid.ops.elementwise import add, multiply, where
+from microgrid.ops.elementwise import add, astype, multiply, where
 from microgrid.ops.index import SCATTER_ADD, Slot, getitem
 from microgrid.ops.linalg import matmul
 from microgrid.ops.pick import ADD_ROWS
@@ -191,7 +193,7 @@ def contract_over_time(graph: Graph) -> Rule | None:
             return time_add_rows(made[x], made[index], **term.params)
         if term.primitive is SCATTER_ADD and is_table_index(term) and all(zones[x] != STATIC for x in term.operands):
             x, index = term.operands
-            rows, at = term.shape[0], made[index]
+            rows, at = term.shape[0], astype(made[index], np.int64)
             return time_add_rows(made[x], where(less(at, 0), add(at, rows), at), rows)
         return None
 

@@ -21,15 +21,16 @@ WINDOW = 1000
 """How many timesteps of long sequences are in memory at a time, where nothing needs them all at once."""
 
 
-def evaluate(what: Tensor | Mapping[str, Tensor], data: Batches | Mapping[str, npt.ArrayLike]) -> Any:
+def evaluate(what: Tensor | Graph | Mapping[str, Tensor], data: Batches | Mapping[str, npt.ArrayLike]) -> Any:
     """The mean of a loss, or of several numbers, over all batches of some data, without dropout or gradients.
 
     Parameters
     ----------
-    what : Tensor, or mapping of str → Tensor
-        Numbers of a network, such as `nn.cross_entropy` and `nn.accuracy` give.
+    what : Tensor or Graph, or mapping of str → Tensor
+        Means of a network, such as `nn.cross_entropy` and `nn.accuracy` give.
     data : Batches, or mapping of input name → array (time, batch, *features)
-        As `mg.fit` takes it. Long sequences are read a thousand timesteps at a time.
+        As `mg.fit` takes it. Long sequences are read a thousand timesteps at a time, where the number is a mean
+        over time and nothing runs backwards.
 
     Returns
     -------
@@ -47,6 +48,10 @@ def evaluate(what: Tensor | Mapping[str, Tensor], data: Batches | Mapping[str, n
     >>> mg.evaluate(mg.nn.mse(x, target), {"x": np.ones((5, 2, 1)), "target": np.full((5, 2, 1), 3.0)})
     4.0
     """
+    if isinstance(what, Graph):
+        what = what.output
+    if not isinstance(what, Tensor | Mapping):
+        raise OperandTypeError(f"mg.evaluate takes numbers of a network, not {type(what).__name__}")
     named = {"value": what} if isinstance(what, Tensor) else dict(what)
     if not named:
         raise OperandTypeError("mg.evaluate was given nothing to evaluate")
@@ -61,8 +66,8 @@ def evaluated(watch: Watch, batches: Batches) -> dict[str, float]:
     weights = dict.fromkeys(watch.outputs, 0.0)
     states: dict[Tensor, Any] = {}
     for batch, following in with_next(batches.epoch(0)):
-        sequences = watch.program.sequences(batch, dropping=False)
         initial = states if batch.carried else {}
+        sequences = watch.program.sequences(batch, initial, dropping=False)
         run, after = watch.program.run(batch, sequences, initial)
         for name, (value, weight) in watch.values(run, batch).items():
             totals[name] += value * weight if weight else 0.0

@@ -126,7 +126,7 @@ def fit(
     watch, names = watched_loss(loss, None if optimiser is None else optimiser.parameters)
     watched = Watch({"loss": watch.outputs["loss"], **(metrics or {})})
     epochs = whole(epochs, "epochs")
-    if clip_norm is not None and not (isinstance(clip_norm, Real) and clip_norm > 0):
+    if clip_norm is not None and (isinstance(clip_norm, bool) or not isinstance(clip_norm, Real) or not clip_norm > 0):
         raise OperandError(f"clip_norm is above 0, not {clip_norm!r:.40}; without it nothing is clipped")
     if not isinstance(save_every, Real) or not save_every >= 0:
         raise OperandError(f"save_every is a number of seconds, at least 0, not {save_every!r:.40}")

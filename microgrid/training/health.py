@@ -13,6 +13,7 @@ import numpy as np
 from microgrid.compiled.program import Compiled
 from microgrid.cycles import Cycle
 from microgrid.data.batch import Batch
+from microgrid.errors import MicrogridError
 from microgrid.graph import Graph
 from microgrid.ops.reduce import sum as sum_along
 from microgrid.ops.time import first, last
@@ -106,11 +107,21 @@ class Health:
         began = time.monotonic()
         steps = batch.steps if batch.lengths is None else int(batch.lengths.min())
         if steps > 1:
-            found = [self.flow(cycle, steps, sequences, initial) for cycle in self.cycles]
+            found = [self.flow_or_none(cycle, steps, sequences, initial) for cycle in self.cycles]
             self.flows = [flow for flow in found if flow is not None]
         self.cost = time.monotonic() - began
         self.spent += self.cost
         return self.flows
+
+    def flow_or_none(
+        self, cycle: Cycle, steps: int, sequences: Mapping[Tensor, Any], initial: Mapping[Tensor, Any]
+    ) -> Flow | None:
+        """The flow; None for a cycle on which it cannot be measured, which is no reason to end a run."""
+        try:
+            return self.flow(cycle, steps, sequences, initial)
+        except MicrogridError:
+            self.cycles = [each for each in self.cycles if each is not cycle]
+            return None
 
     def flow(
         self, cycle: Cycle, steps: int, sequences: Mapping[Tensor, Any], initial: Mapping[Tensor, Any]
@@ -146,7 +157,8 @@ def compiled(cycle: Cycle) -> Compiled:
     rng = np.random.default_rng(0)
     total: Tensor | None = None
     for state in cycle.states:
-        signs = rng.choice([-1.0, 1.0], state.shape[-1:]).astype(state.dtype)
+        features = state.shape[-1:] if state.ndim > 1 else ()  # of (batch,) there are none
+        signs = np.asarray(rng.choice([-1.0, 1.0], features), state.dtype)
         end = first(state.next) if state.reverse else last(state.next)
         term = sum_along(end * signs).astype(np.float64)
         total = term if total is None else total + term

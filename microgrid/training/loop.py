@@ -13,6 +13,7 @@ import numpy as np
 
 from microgrid.data.batch import Batch, Batches
 from microgrid.data.buckets import Buckets
+from microgrid.data.drawn import Drawn
 from microgrid.data.minibatches import Minibatches
 from microgrid.data.windows import Windows
 from microgrid.errors import NotFiniteError, SequenceError
@@ -166,8 +167,8 @@ class Training:
     def step(self, batch: Batch, following: Batch | None, progress: Progress) -> None:
         """One step of the optimiser."""
         position = self.position
-        sequences = self.program.sequences(batch, dropping=True, others=self.watched.program.inputs)
         initial = position.states if batch.carried else {}
+        sequences = self.program.sequences(batch, initial, dropping=True, others=self.watched.program.inputs)
         if self.health is not None and self.health.is_due():
             self.look(batch, sequences, initial, progress)
         with np.errstate(all="ignore"):  # what is not finite is explained below
@@ -265,10 +266,10 @@ class Training:
         """Refuse data that do not fit the network, before anything is done."""
         pairs = ((self.plan.data, self.program), (self.plan.validation, self.watched.program))
         for data, program in pairs:
-            if type(data) in (Windows, Minibatches, Buckets):  # what others do when asked is theirs to say
+            if type(data) in (Windows, Minibatches, Buckets, Drawn):  # what others do when asked is theirs to say
                 assert data is not None
                 first = next(iter(data.epoch(0)))
-                program.sequences(first, dropping=False, others=self.watched.program.inputs)
+                program.sequences(first, {}, dropping=False, others=self.watched.program.inputs)
 
     def resume(self) -> None:
         """Go on where the checkpoint stands."""

@@ -10,7 +10,7 @@ import numpy as np
 from microgrid.compiled.program import Compiled, loss_of
 from microgrid.compiled.run import Run
 from microgrid.data.batch import Batch
-from microgrid.drawn import with_drawn
+from microgrid.drawn_inputs import with_drawn
 from microgrid.errors import OperandTypeError, SequenceError
 from microgrid.graph import Graph
 from microgrid.leaves import State
@@ -35,7 +35,9 @@ class Program:
         self.partly: tuple[Compiled, dict[State, State]] | None = None
         self.middle: Compiled | None = None
 
-    def sequences(self, batch: Batch, *, dropping: bool, others: Mapping[str, Any] | None = None) -> dict[Tensor, Any]:
+    def sequences(
+        self, batch: Batch, initial: ByNode, *, dropping: bool, others: Mapping[str, Any] | None = None
+    ) -> dict[Tensor, Any]:
         """The sequence of each input: those of the batch, and those that inputs draw themselves.
 
         A name that is no input is refused unless it is one of `others`.
@@ -54,7 +56,10 @@ class Program:
                 f"the network has the input {', '.join(map(repr, missing))}, for which the data has no sequence (it "
                 f"has {given})"
             )
-        return {self.inputs[name]: array for name, array in with_drawn(self.graph, own, dropping=dropping).items()}
+        return {
+            self.inputs[name]: array
+            for name, array in with_drawn(self.graph, own, initial=initial, dropping=dropping).items()
+        }
 
     def run(
         self, batch: Batch, sequences: ByNode, initial: ByNode, *, check: bool = False
@@ -81,10 +86,16 @@ class Program:
         if steps == batch.steps or not self.carried:
             return {state: after[state] for state in self.carried}
         if self.middle is None:
-            self.middle = Compiled(Graph(*dict.fromkeys(state.next for state in self.carried)), ())
+            self.middle = Compiled(Graph(*dict.fromkeys([*self.carried, *(state.next for state in self.carried)])), ())
         graph = self.middle.graph
         starts = {state: value for state, value in initial.items() if state in graph.names}
-        run = self.middle({node: sequences[node] for node in graph.inputs}, steps=batch.steps, initial=starts or None)
+        causal = not any(state.reverse for state in graph.states)
+        end = steps if causal else batch.steps  # what runs backwards needs all of the batch
+        lengths = None if batch.lengths is None else np.minimum(batch.lengths, end)
+        inputs = {node: sequences[node][:end] for node in graph.inputs}
+        run = self.middle(inputs, steps=end, initial=starts or None, lengths=lengths)
+        if causal:
+            return {state: run.state[graph.names[state]] for state in self.carried}
         values = dict(zip(graph.outputs, run.outputs.values(), strict=True))
         return {
             state: values[state.next][steps - 1] if state.next in graph.varying else values[state.next]
