@@ -10,8 +10,9 @@ import numpy.typing as npt
 
 from microgrid.errors import OperandError
 from microgrid.leaves import Parameter, parameter
+from microgrid.nn.arguments import Random, float_dtype, generator, size
 from microgrid.nn.cell import Cell
-from microgrid.nn.init import Random, float_dtype, generator, glorot, orthogonal, size
+from microgrid.nn.init import glorot, orthogonal
 from microgrid.nn.module import TakeTorch
 from microgrid.ops.elementwise import relu, sigmoid, tanh
 from microgrid.ops.shape import split

@@ -11,7 +11,7 @@ import numpy as np
 from microgrid.errors import FileFormatError, OperandError, OperandTypeError
 from microgrid.files.leaf_kinds import LEAF_KINDS, LeafKind
 from microgrid.leaves import Input, Parameter
-from microgrid.nn.init import Random, generator
+from microgrid.nn.arguments import Random, generator
 from microgrid.nn.module import Module
 from microgrid.ops.time import first, has_value_per_timestep
 from microgrid.recording import is_recording

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from microgrid.errors import OperandTypeError
 from microgrid.leaves import Parameter, parameter
-from microgrid.nn.init import Random, float_dtype, generator, glorot, normal, size
+from microgrid.nn.arguments import Random, float_dtype, generator, size
+from microgrid.nn.init import glorot, normal
 from microgrid.nn.module import Module, TakeTorch, as_dtype, check_features
 from microgrid.ops.pick import lookup
 from microgrid.tensor import Tensor

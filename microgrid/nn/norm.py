@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from microgrid.leaves import Parameter, parameter
-from microgrid.nn.init import float_dtype, size
+from microgrid.nn.arguments import float_dtype, size
 from microgrid.nn.module import Module, TakeTorch, as_dtype, check_features
 from microgrid.ops.elementwise import sqrt, square
 from microgrid.ops.reduce import mean

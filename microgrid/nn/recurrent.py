@@ -10,10 +10,10 @@ import numpy.typing as npt
 
 from microgrid.errors import OperandError, OperandTypeError
 from microgrid.leaves import Parameter
+from microgrid.nn.arguments import Random, generator, size
 from microgrid.nn.cell import Cell
 from microgrid.nn.cells import FromTorch, GatedCell, GRUCell, LSTMCell, RNNCell, ToTorch
 from microgrid.nn.dropout import Dropout
-from microgrid.nn.init import Random, generator, size
 from microgrid.nn.module import Module, TakeTorch
 from microgrid.ops.shape import concatenate
 from microgrid.tensor import Tensor

@@ -17,6 +17,7 @@ from microgrid.files.arrays import Arrays, naming, read_arrays, write_arrays
 from microgrid.files.fields import Fields
 from microgrid.optim import Optimiser
 from microgrid.tensor import Tensor
+from microgrid.training.generators import read, written
 from microgrid.training.history import History, Row
 from microgrid.training.position import Position
 
@@ -77,7 +78,7 @@ def save(path: str | os.PathLike[str], parts: Parts, position: Position) -> None
         "optimiser": of_optimiser["settings"],
         "size": position.size,
         "carried": sorted(named[state] for state in position.states),
-        "generators": [plain(generator.bit_generator.state) for generator in parts.generators],
+        "generators": [written(generator) for generator in parts.generators],
     }
     write_arrays(path, arrays, KIND, header)
 
@@ -218,32 +219,6 @@ def take_optimiser(optimiser: Optimiser, state: Mapping[str, Any]) -> None:
         group.settings["lr"] = settings["lr"]
 
 
-def plain(state: Any) -> Any:
-    """The state of a random generator as JSON holds it."""
-    if isinstance(state, dict):
-        return {key: plain(value) for key, value in state.items()}
-    return state.tolist() if isinstance(state, np.ndarray | np.generic) else state
-
-
-def like(template: Any, found: Any) -> Any:
-    """What `plain` wrote, in the form of the state of a generator of the same kind.
-
-    Raises ValueError, TypeError, KeyError or OverflowError where it does not fit.
-    """
-    if isinstance(template, dict):
-        if sorted(found) != sorted(template):
-            raise ValueError(f"it has {sorted(found)}, not {sorted(template)}")
-        return {key: like(value, found[key]) for key, value in template.items()}
-    if isinstance(template, np.ndarray):
-        array = np.array(found, template.dtype)
-        if array.shape != template.shape:
-            raise ValueError(f"it has shape {array.shape}, not {template.shape}")
-        return array
-    if type(found) is not type(template):
-        raise TypeError(f"it has {found!r:.40} for {template!r:.40}")
-    return found
-
-
 def check_generators(states: list[Any], generators: list[np.random.Generator]) -> list[Any]:
     """The states of the random generators, if they fit those of this run."""
     if len(states) != len(generators):
@@ -251,8 +226,7 @@ def check_generators(states: list[Any], generators: list[np.random.Generator]) -
     found = []
     for state, generator in zip(states, generators, strict=True):
         try:
-            found.append(like(generator.bit_generator.state, state))
-            type(generator.bit_generator)().state = found[-1]
+            found.append(read(generator, state))
         except (ValueError, TypeError, KeyError, OverflowError, AttributeError) as error:
             raise other(f"a random generator of it does not fit ({str(error)[:100]})") from None
     return found

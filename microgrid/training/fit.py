@@ -69,7 +69,7 @@ def fit(
     clip_norm : float, optional
         The largest norm of a gradient; see `optim.clip_grad_norm`.
     validation : Batches or mapping, optional
-        Evaluated after each epoch, without dropout. Long sequences are read a thousand timesteps at a time.
+        Evaluated after each epoch, without dropout; see `mg.evaluate`.
     metrics : mapping of str → Tensor, optional
         Further numbers of the network to evaluate on the validation data, such as `nn.accuracy`.
     patience : int, optional
@@ -139,7 +139,13 @@ def fit(
     plan = Plan(
         batches_of(data, "data", None),
         None if validation is None else batches_of(validation, "validation", window_of(watched)),
-        *(epochs, schedule, clip_norm, patience, checkpoint, save_every, health and progress is not False),
+        epochs=epochs,
+        schedule=schedule,
+        clip_norm=clip_norm,
+        patience=patience,
+        checkpoint=checkpoint,
+        save_every=save_every,
+        health=health and progress is not False,
     )
     for path, name in ((checkpoint, "checkpoint"), (log, "log")):
         if path is not None and not Path(path).parent.is_dir():

@@ -32,7 +32,7 @@ class Position:
     seconds : float
         For how long the run has trained.
     size : int
-        How many sequences the batch before had.
+        How many sequences the batch before had: those of the states.
     """
 
     epoch: int = 0
