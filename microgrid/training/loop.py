@@ -222,8 +222,9 @@ class Training:
         """What the bar shows."""
         position = self.position
         found = {"loss": f"{position.total / max(position.weight, 1.0):.4f}"}
-        if position.rows and "validation loss" in position.rows[-1]:
-            found["validation"] = f"{position.rows[-1]['validation loss']:.4f}"
+        for name, value in (position.rows[-1] if position.rows else {}).items():
+            if name.startswith("validation "):
+                found["validation" if name == "validation loss" else name.removeprefix("validation ")] = f"{value:.4f}"
         found["gradient"] = f"{norm:.2g}"
         if self.health is not None and self.health.flows:
             found["∂h per timestep"] = " ".join(f"×{flow.per_timestep:.2f}" for flow in self.health.flows[:3])
