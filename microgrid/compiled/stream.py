@@ -51,6 +51,11 @@ class Stream:
     def __call__(self, values: Mapping[Any, ArrayLike] | None = None, /, **named_values: ArrayLike) -> Any:
         """Run one timestep on one value per input; returns the output, or a dict of them if there are several."""
         graph = self.network.graph
+        if values is not None and not isinstance(values, Mapping):
+            raise SequenceError(
+                "the values come by the names of the inputs, as in stream(x=...) or stream({'x': ...}), not as "
+                f"{type(values).__name__}"
+            )
         given = {**by_input_name(graph, values), **named_values}
         names = [name for name, _ in self.network.inputs]
         for name in given:
@@ -59,10 +64,16 @@ class Stream:
         for name, node in self.network.inputs:
             if name not in given and not node.draws_itself:
                 raise SequenceError(f"no value was given for the input {name!r} at this timestep")
-        sequences = {
-            name: np.asarray(value.value if isinstance(value, Tensor) else value)[None] for name, value in given.items()
+        arrays = {
+            name: np.asarray(value.value if isinstance(value, Tensor) else value) for name, value in given.items()
         }
-        run = self.network(sequences, steps=1, initial=self.state)
+        for name, node in self.network.inputs:
+            if name in arrays and arrays[name].ndim == node.ndim + 1:
+                raise SequenceError(
+                    f"{name!r} was given {arrays[name].shape}, a whole sequence: a stream takes one timestep at a "
+                    f"time, of shape {node.shape} for any batch. For the whole, call the compiled network itself"
+                )
+        run = self.network({name: array[None] for name, array in arrays.items()}, steps=1, initial=self.state)
         self.state = run.state
         outputs = {
             name: value[0] if output in graph.varying else value

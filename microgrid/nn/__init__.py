@@ -4,6 +4,8 @@ A layer called on a tensor that varies over time records its recurrence by itsel
 cycle: draw it, unroll it, compile it.
 """
 
+from typing import Any
+
 from microgrid.nn import init
 from microgrid.nn.cell import Cell
 from microgrid.nn.cells import GRUCell, LSTMCell, RNNCell
@@ -38,3 +40,24 @@ __all__ = [
     "mae",
     "mse",
 ]
+
+ELSEWHERE = {
+    "CrossEntropyLoss": "nn.cross_entropy(logits, target)",
+    "MSELoss": "nn.mse(prediction, target)",
+    "L1Loss": "nn.mae(prediction, target)",
+    "HuberLoss": "nn.huber(prediction, target)",
+    "BCEWithLogitsLoss": "nn.binary_cross_entropy(logits, target)",
+    "Tanh": "mg.tanh, which nn.Sequential takes as it is",
+    "ReLU": "mg.relu, which nn.Sequential takes as it is",
+    "Sigmoid": "mg.sigmoid, which nn.Sequential takes as it is",
+    "GELU": "mg.gelu, which nn.Sequential takes as it is",
+    "Parameter": "mg.parameter(value)",
+    "ModuleList": "a list of modules as an attribute",
+    "functional": "the functions of mg and mg.nn",
+}
+"""What people who know PyTorch look for here, and what it is called."""
+
+
+def __getattr__(name: str) -> Any:
+    hint = f": use {ELSEWHERE[name]}" if name in ELSEWHERE else ""
+    raise AttributeError(f"module 'microgrid.nn' has no attribute {name!r}{hint}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -20,7 +20,7 @@ class Cell(Module):
     Set `hidden_size` and the parameters as attributes, name the states in `states` ("h" alone by default), and
     return from `step` as many next states, the output first. All start at 0. Called on an input of shape
     (..., input_size), a cell gives the next of its first state, (..., hidden_size). `nn.Recurrent` stacks
-    cells and runs them in both directions.
+    cells and runs them in both directions; it makes them as cell(input_size, hidden_size, rng=...).
 
     Examples
     --------
@@ -48,6 +48,13 @@ class Cell(Module):
 
     hidden_size: int
     states: ClassVar[Sequence[str]] = ("h",)
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        if "forward" in vars(cls):
+            raise OperandTypeError(
+                f"a cell closes its cycle in forward by itself: {cls.__name__} says one timestep in step(self, x, h)"
+            )
+        super().__init_subclass__(**settings)
 
     def step(self, x: Tensor, *states: Tensor) -> Tensor | Sequence[Tensor]:
         """The next states from the input and the states, in the order of `states`."""

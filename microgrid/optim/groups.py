@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from microgrid.errors import OperandError, OperandTypeError
 from microgrid.graph import Graph
+from microgrid.leaves import Parameter
 from microgrid.optim.settings import Kind, checked
 from microgrid.tensor import Tensor, describe
 
@@ -74,11 +75,15 @@ def listed(given: Any, called: str) -> list[Any]:
 
 
 def leaves(found: list[Any], whose: str) -> list[Tensor]:
-    """The list itself, in which all are leaves that need a gradient."""
+    """The leaves that need a gradient; parameters that are frozen, by `requires_grad = False`, are passed over."""
+    found = [each for each in found if not (isinstance(each, Parameter) and not each.requires_grad)]
+    if not found:
+        raise OperandError(f"{whose} was given frozen parameters only (requires_grad is False)")
     for each in found:
         if not isinstance(each, Tensor) or each.operands or not each.requires_grad:
             what = describe(each) if isinstance(each, Tensor) else repr(each)[:60]
             raise OperandTypeError(
-                f"{whose} changes parameters, and {what} is none: give it leaves that need a gradient"
+                f"{whose} changes parameters, and {what} is none: give it leaves that need a gradient, as "
+                "net.parameters of a graph or model.parameters() of a module are"
             )
     return found

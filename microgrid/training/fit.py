@@ -51,7 +51,8 @@ def fit(
     the optimiser. A bar shows the epoch, the loss, the validation loss, the norm of the gradient, what each timestep
     leaves of a gradient, and the time left; where nobody watches a terminal, a line every few seconds does.
 
-    Ctrl-C ends the run after the batch at hand, with everything saved; pressed again, at once. A NaN or infinity stops
+    Ctrl-C ends the run after the batch at hand, with everything saved, and `fit` returns a history that was
+    `stopped` by "interrupted"; pressed again, it interrupts at once. A NaN or infinity stops
     it before the parameters change, and names the node and the timestep where the first appeared.
 
     Parameters
@@ -165,8 +166,14 @@ def fit(
         if log is not None:
             loggers.append(CsvLog(log, training.position.rows))
         with progress_for(progress, epochs=epochs, batches=len(plan.data), done=done) as shown:
-            if done and training.position.epoch < epochs:
-                shown.say(f"going on from {os.fspath(checkpoint)!r}, epoch {training.position.epoch + 1}")
+            file = "" if checkpoint is None else os.fspath(checkpoint)
+            if done and training.position.epoch >= epochs:
+                shown.say(
+                    f"{file!r} holds a run of {training.position.epoch} epochs, so there is nothing to do: raise "
+                    "epochs=, or pass resume=False to start anew"
+                )
+            elif done:
+                shown.say(f"going on from {file!r}, epoch {training.position.epoch + 1}")
             return training.run(shown, loggers)
     finally:
         for logger in loggers:

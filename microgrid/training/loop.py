@@ -80,7 +80,11 @@ class Training:
                 if stopped:
                     break
                 if self.train_epoch(progress, interrupt):
-                    self.log(self.finish_epoch(), loggers, progress)
+                    row = self.finish_epoch()
+                    if math.isnan(row.get("validation loss", 0.0)) and "nan" not in self.warned:
+                        self.warned.add("nan")
+                        progress.warn("warning: the validation loss is nan: look for one in the validation data")
+                    self.log(row, loggers, progress)
                     self.save_if_due(progress)
             self.save(progress)
         if stopped == "interrupted":
@@ -221,7 +225,8 @@ class Training:
     def numbers(self, norm: float) -> Mapping[str, str]:
         """What the bar shows."""
         position = self.position
-        found = {"loss": f"{position.total / max(position.weight, 1.0):.4f}"}
+        mean = position.total / max(position.weight, 1.0)
+        found = {"loss": f"{mean:.4f}" if abs(mean) < 1e4 else f"{mean:.3g}"}
         for name, value in (position.rows[-1] if position.rows else {}).items():
             if name.startswith("validation "):
                 found["validation" if name == "validation loss" else name.removeprefix("validation ")] = f"{value:.4f}"
@@ -254,10 +259,12 @@ class Training:
         kept = ""
         if checkpoint.exists(self.plan.checkpoint):
             kept = f" The checkpoint {os.fspath(self.plan.checkpoint)!r} is from before."  # type: ignore[arg-type]
+        in_data = any(f"the value of {name!r} is" in found for name in self.program.inputs)
+        advice = "" if in_data else " Lower the learning rate, clip (clip_norm=1.0), or look at the data."
         within = f" of a window that starts at {batch.start}" if batch.start and "timestep" in found else ""
         return NotFiniteError(
             f"training stopped in epoch {self.position.epoch + 1}, batch {self.position.batch + 1}: {found}{within}. "
-            "The parameters are those before it. Lower the learning rate, clip (clip_norm=1.0), or look at the data."
+            f"The parameters are those before it.{advice}"
             f"{kept}"
         )
 

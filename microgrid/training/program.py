@@ -171,7 +171,7 @@ def watched_loss(loss: Tensor | Graph, wrt: Sequence[Tensor] | None) -> tuple[Wa
     if not graph.parameters:
         raise OperandTypeError("the loss depends on no parameter, so there is nothing to train: make some, or layers")
     output = loss_of(graph)
-    wanted = [node for node in (graph.parameters if wrt is None else wrt) if node in graph.names]
+    wanted = [node for node in (graph.parameters if wrt is None else wrt) if node in graph.names and node.requires_grad]
     if not wanted:
         raise OperandTypeError(
             "the optimiser moves no parameter of this loss: give it those of the network, as in "
