@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 
 LAYERS = [
     ["errors", "recording", "time_axis", "outline"],
-    ["numpy_functions", "scope"],
+    ["numpy_functions", "scope", "counts"],
     ["backward"],
     ["tensor"],
     ["primitive"],

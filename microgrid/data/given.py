@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from microgrid import counts
 from microgrid.errors import SequenceError
 
 Array = np.ndarray[Any, Any]
@@ -93,9 +94,7 @@ def whole_number(what: str, value: Any, least: int) -> int:
     >>> whole_number("batch_size", 8, least=1)
     8
     """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise SequenceError(f"{what} is a whole number, at least {least}, not {value!r:.60}")
-    return int(value)
+    return counts.whole_number(what, value, least, SequenceError)
 
 
 def fraction(what: str, value: Any) -> float:

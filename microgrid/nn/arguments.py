@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from microgrid.errors import OperandError, OperandTypeError
+from microgrid.errors import OperandTypeError
 
 Random = np.random.Generator | int | None
 """A generator, shared by all that are given it; a seed; or None for numbers that differ from run to run."""
@@ -32,10 +32,3 @@ def float_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     if found.kind != "f":
         raise OperandTypeError(f"the dtype of a layer is one of floats, such as np.float32, not {dtype!r:.40}")
     return found
-
-
-def size(name: str, number: Any) -> int:
-    """The number of features of a layer, checked."""
-    if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
-        raise OperandError(f"{name} is a whole number, at least 1, not {number!r}")
-    return int(number)

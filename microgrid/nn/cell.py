@@ -9,7 +9,7 @@ import numpy as np
 
 from microgrid.errors import OperandError, OperandTypeError, StateError
 from microgrid.leaves import State, state
-from microgrid.nn.module import Module, as_dtype, check_features
+from microgrid.nn.module import Module, as_dtype, check_features, check_varies
 from microgrid.scope import current_scope
 from microgrid.tensor import Name, Tensor
 
@@ -61,11 +61,7 @@ class Cell(Module):
         raise NotImplementedError(f"{type(self).__name__} defines no step: return the next states from it")
 
     def forward(self, x: Tensor, *, reverse: bool = False) -> Tensor:  # type: ignore[override]
-        if not x.depends_on_time():
-            raise OperandError(
-                f"{type(self).__name__} is recurrent, but was called on what is the same at all timesteps. Call it on "
-                "an mg.input(...), or on what depends on one"
-            )
+        check_varies(self, x)
         features = getattr(self, "input_size", None)
         if features is not None:
             check_features(self, x, features)

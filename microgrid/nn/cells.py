@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from microgrid.counts import whole_number
 from microgrid.errors import OperandError
 from microgrid.leaves import Parameter, parameter
-from microgrid.nn.arguments import Random, float_dtype, generator, size
+from microgrid.nn.arguments import Random, float_dtype, generator
 from microgrid.nn.cell import Cell
 from microgrid.nn.init import glorot, orthogonal
 from microgrid.nn.module import TakeTorch
@@ -30,7 +31,10 @@ class GatedCell(Cell):
     """Which of PyTorch's gates each own one is, where the order is another; its own inverse."""
 
     def set_up(self, input_size: int, hidden_size: int, rng: Random, dtype: npt.DTypeLike) -> None:
-        self.input_size, self.hidden_size = size("input_size", input_size), size("hidden_size", hidden_size)
+        self.input_size, self.hidden_size = (
+            whole_number("input_size", input_size),
+            whole_number("hidden_size", hidden_size),
+        )
         source, columns, dtype = generator(rng), self.gates * hidden_size, float_dtype(dtype)
         self.W = parameter(glorot((input_size, columns), source, dtype, self.gates))
         self.U = parameter(orthogonal((hidden_size, columns), source, dtype, self.gates))

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from microgrid.counts import whole_number
 from microgrid.errors import OperandTypeError
 from microgrid.leaves import Parameter, parameter
-from microgrid.nn.arguments import Random, float_dtype, generator, size
+from microgrid.nn.arguments import Random, float_dtype, generator
 from microgrid.nn.init import glorot, normal
 from microgrid.nn.module import Module, TakeTorch, as_dtype, check_features
 from microgrid.ops.pick import lookup
@@ -50,7 +51,10 @@ class Linear(Module, called="linear"):
         rng: Random = None,
         dtype: npt.DTypeLike = np.float32,
     ) -> None:
-        self.input_size, self.output_size = size("input_size", input_size), size("output_size", output_size)
+        self.input_size, self.output_size = (
+            whole_number("input_size", input_size),
+            whole_number("output_size", output_size),
+        )
         dtype = float_dtype(dtype)
         self.W = parameter(glorot((input_size, output_size), generator(rng), dtype))
         self.b = parameter(np.zeros(output_size, dtype)) if bias else None
@@ -100,7 +104,7 @@ class Embedding(Module, called="embedding"):
     """
 
     def __init__(self, count: int, features: int, *, rng: Random = None, dtype: npt.DTypeLike = np.float32) -> None:
-        self.count, self.features = size("count", count), size("features", features)
+        self.count, self.features = whole_number("count", count), whole_number("features", features)
         self.E = parameter(normal((count, features), 1.0, generator(rng), float_dtype(dtype)))
 
     def forward(self, tokens: Tensor) -> Tensor:  # type: ignore[override]

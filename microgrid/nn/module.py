@@ -126,7 +126,11 @@ class Module:
         return list(dict.fromkeys(parameter for module in self.modules() for parameter in module.own_parameters()))
 
     def named_parameters(self) -> dict[str, Parameter]:
-        """The parameters by the names they have in a graph of this module alone."""
+        """The parameters by the names they have in a graph of this module alone.
+
+        Free-standing twins, as two modules of one name in a list are, have numbers in the order of attributes here,
+        and in a graph in the order in which they are used.
+        """
         parameters = self.parameters()
         return {name: node for node, name in unique_names(parameters, {}).items() if isinstance(node, Parameter)}
 
@@ -272,3 +276,12 @@ def check_features(module: Module, x: Tensor, features: int) -> None:
         called = f"{x.name!r} of shape {x.shape}" if x.name else f"shape {x.shape}"
         hint = ": give numbers an axis of features, as in x[:, None]" if features == 1 else ""
         raise OperandError(f"{name} takes (..., {features}), but was called on {called}{hint}")
+
+
+def check_varies(module: Module, x: Tensor) -> None:
+    """Refuse an input without timesteps, on which nothing recurs."""
+    if not x.depends_on_time():
+        raise OperandError(
+            f"{type(module).__name__} is recurrent, but was called on what is the same at all timesteps. Call it on "
+            "an mg.input(...), or on what depends on one"
+        )

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from microgrid.counts import whole_number
 from microgrid.leaves import Parameter, parameter
-from microgrid.nn.arguments import float_dtype, size
+from microgrid.nn.arguments import float_dtype
 from microgrid.nn.module import Module, TakeTorch, as_dtype, check_features
 from microgrid.ops.elementwise import sqrt, square
 from microgrid.ops.reduce import mean
@@ -40,7 +41,7 @@ class LayerNorm(Module, called="layernorm"):
     """
 
     def __init__(self, features: int, *, eps: float = 1e-5, dtype: npt.DTypeLike = np.float32) -> None:
-        self.features, self.eps = size("features", features), eps
+        self.features, self.eps = whole_number("features", features), eps
         dtype = float_dtype(dtype)
         self.gain = parameter(np.ones(features, dtype))
         self.bias = parameter(np.zeros(features, dtype))

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from microgrid.counts import whole_number
 from microgrid.errors import OperandError, OperandTypeError
 from microgrid.leaves import Parameter
-from microgrid.nn.arguments import Random, generator, size
+from microgrid.nn.arguments import Random, generator
 from microgrid.nn.cell import Cell
 from microgrid.nn.cells import FromTorch, GatedCell, GRUCell, LSTMCell, RNNCell, ToTorch
 from microgrid.nn.dropout import Dropout
-from microgrid.nn.module import Module, TakeTorch
+from microgrid.nn.module import Module, TakeTorch, check_varies
 from microgrid.ops.shape import concatenate
 from microgrid.tensor import Tensor
 
@@ -64,12 +65,15 @@ class Recurrent(Module, called="recurrent"):
         if isinstance(cell, Cell) or not callable(cell):
             raise OperandTypeError(f"nn.Recurrent takes a class of cells, such as nn.LSTMCell, not {cell!r:.60}")
         source = generator(rng)
-        self.input_size, self.hidden_size = size("input_size", input_size), size("hidden_size", hidden_size)
-        if dropout and size("num_layers", num_layers) == 1:
+        self.input_size, self.hidden_size = (
+            whole_number("input_size", input_size),
+            whole_number("hidden_size", hidden_size),
+        )
+        if dropout and whole_number("num_layers", num_layers) == 1:
             raise OperandError("dropout is between layers, and there is only one: use nn.Dropout after it")
         directions = ("forwards", "backwards") if bidirectional else ("",)
         self.cells: list[list[Cell]] = []
-        for layer in range(size("num_layers", num_layers)):
+        for layer in range(whole_number("num_layers", num_layers)):
             inputs = self.input_size if layer == 0 else len(directions) * self.hidden_size
             row = [cell(inputs, self.hidden_size, rng=source, **settings) for _ in directions]
             for direction, each in zip(directions, row, strict=True):
@@ -84,11 +88,7 @@ class Recurrent(Module, called="recurrent"):
                 f"{type(self).__name__} is called on its input alone: states start at 0, or where a run says, as in "
                 "step(x=..., initial=run.state)"
             )
-        if not x.depends_on_time():
-            raise OperandError(
-                f"{type(self).__name__} is recurrent, but was called on what is the same at all timesteps. Call it on "
-                "an mg.input(...), or on what depends on one"
-            )
+        check_varies(self, x)
         for number, row in enumerate(self.cells):
             if number:
                 x = self.dropout(x)

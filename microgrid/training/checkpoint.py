@@ -16,6 +16,7 @@ from microgrid.errors import FileFormatError, MicrogridError
 from microgrid.files.arrays import Arrays, naming, read_arrays, write_arrays
 from microgrid.files.fields import Fields
 from microgrid.optim import Optimiser
+from microgrid.optim.state import read as read_optimiser
 from microgrid.tensor import Tensor
 from microgrid.training.generators import read, written
 from microgrid.training.history import History, Row
@@ -114,8 +115,6 @@ def load(path: str | os.PathLike[str], parts: Parts, batch_at: Callable[[int, in
         if fields.take("carried", list) != sorted(states):
             raise FileFormatError("states are missing from it")
         for name, array in sorted(states.items()):
-            if name not in parts.states:
-                raise other(f"it carries the state {name!r}, which this network does not have")
             tensor = parts.states[name]
             alike = array.dtype == tensor.dtype and array.ndim == tensor.ndim and array.shape[1:] == tensor.shape[1:]
             if not alike or (tensor.ndim and array.shape[0] not in (size, tensor.shape[0])):
@@ -205,18 +204,17 @@ def take_optimiser(optimiser: Optimiser, state: Mapping[str, Any]) -> None:
     Other settings must be the same: its buffers hold sums that were made with them.
     """
     now = [dict(group.settings) for group in optimiser.groups]
-    held = optimiser.state_dict()
     try:
-        optimiser.load_state_dict(state)
+        saved = read_optimiser(optimiser, state).settings
     except MicrogridError as error:
         raise other(str(error)) from None
-    for group, settings in zip(optimiser.groups, now, strict=True):
-        for name, value in settings.items():
-            if name != "lr" and group.settings[name] != value:
-                found = group.settings[name]
-                optimiser.load_state_dict(held)
-                raise other(f"its optimiser has {name}={found!r:.40}, and that of this run {name}={value!r:.40}")
-        group.settings["lr"] = settings["lr"]
+    for own, found in zip(now, saved, strict=True):
+        for name, value in own.items():
+            if name != "lr" and found[name] != value:
+                raise other(f"its optimiser has {name}={found[name]!r:.40}, and that of this run {name}={value!r:.40}")
+    optimiser.load_state_dict(state)
+    for group, own in zip(optimiser.groups, now, strict=True):
+        group.settings["lr"] = own["lr"]
 
 
 def check_generators(states: list[Any], generators: list[np.random.Generator]) -> list[Any]:

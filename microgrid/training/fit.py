@@ -8,9 +8,9 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
+from microgrid.counts import whole_number
 from microgrid.data.batch import Batches
 from microgrid.errors import OperandError, OperandTypeError
 from microgrid.files.whole import remove_leftovers
@@ -52,8 +52,8 @@ def fit(
     leaves of a gradient, and the time left; where nobody watches a terminal, a line every few seconds does.
 
     Ctrl-C ends the run after the batch at hand, with everything saved, and `fit` returns a history that was
-    `stopped` by "interrupted"; pressed again, it interrupts at once. A NaN or infinity stops
-    it before the parameters change, and names the node and the timestep where the first appeared.
+    `stopped` by "interrupted"; pressed again, it interrupts at once. A NaN or infinity stops it before the parameters
+    change, and names the node and the timestep where the first appeared.
 
     Parameters
     ----------
@@ -126,13 +126,13 @@ def fit(
         raise OperandError("a metric called 'loss' would stand where the loss does: call it otherwise")
     watch, names = watched_loss(loss, None if optimiser is None else optimiser.parameters)
     watched = Watch({"loss": watch.outputs["loss"], **(metrics or {})})
-    epochs = whole(epochs, "epochs")
+    epochs = whole_number("epochs", epochs)
     if clip_norm is not None and (isinstance(clip_norm, bool) or not isinstance(clip_norm, Real) or not clip_norm > 0):
         raise OperandError(f"clip_norm is above 0, not {clip_norm!r:.40}; without it nothing is clipped")
     if not isinstance(save_every, Real) or not save_every >= 0:
         raise OperandError(f"save_every is a number of seconds, at least 0, not {save_every!r:.40}")
     if patience is not None:
-        patience = whole(patience, "patience")
+        patience = whole_number("patience", patience)
     if metrics and validation is None:
         raise OperandError("metrics are evaluated on validation data: give validation= too")
     if schedule is not None and not callable(schedule):
@@ -166,23 +166,15 @@ def fit(
         if log is not None:
             loggers.append(CsvLog(log, training.position.rows))
         with progress_for(progress, epochs=epochs, batches=len(plan.data), done=done) as shown:
-            file = "" if checkpoint is None else os.fspath(checkpoint)
             if done and training.position.epoch >= epochs:
                 shown.say(
-                    f"{file!r} holds a run of {training.position.epoch} epochs, so there is nothing to do: raise "
-                    "epochs=, or pass resume=False to start anew"
+                    f"{training.file!r} holds a run of {training.position.epoch} epochs, so there is nothing to do: "
+                    "raise epochs=, or pass resume=False to start anew"
                 )
             elif done:
-                shown.say(f"going on from {file!r}, epoch {training.position.epoch + 1}")
+                shown.say(f"going on from {training.file!r}, epoch {training.position.epoch + 1}")
             return training.run(shown, loggers)
     finally:
         for logger in loggers:
             if isinstance(logger, EventFiles):
                 logger.close()
-
-
-def whole(number: Any, name: str) -> int:
-    """A whole number, at least 1."""
-    if isinstance(number, bool) or not isinstance(number, int | np.integer) or number < 1:
-        raise OperandError(f"{name} is a whole number, at least 1, not {number!r:.40}")
-    return int(number)

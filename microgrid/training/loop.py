@@ -63,6 +63,7 @@ class Training:
             list({id(generator): generator for generator in generators}.values()),
             len(plan.data),
         )
+        self.file = "" if plan.checkpoint is None else os.fspath(plan.checkpoint)
         self.health = Health(graph) if plan.health else None
         self.warned: set[str] = set()
         self.began = self.saved = time.monotonic()
@@ -88,8 +89,7 @@ class Training:
                     self.save_if_due(progress)
             self.save(progress)
         if stopped == "interrupted":
-            is_saved = self.plan.checkpoint is not None and not self.unsaved
-            where = f", saved in {os.fspath(self.plan.checkpoint)!r}" if is_saved else ""  # type: ignore[arg-type]
+            where = f", saved in {self.file!r}" if self.file and not self.unsaved else ""
             progress.warn(f"stopped in epoch {self.position.epoch + 1}, before batch {self.position.batch + 1}{where}")
         elif self.plan.patience is not None and self.position.best_values:
             for name, value in self.position.best_values.items():
@@ -258,7 +258,7 @@ class Training:
             found = str(first)
         kept = ""
         if checkpoint.exists(self.plan.checkpoint):
-            kept = f" The checkpoint {os.fspath(self.plan.checkpoint)!r} is from before."  # type: ignore[arg-type]
+            kept = f" The checkpoint {self.file!r} is from before."
         in_data = any(f"the value of {name!r} is" in found for name in self.program.inputs)
         advice = "" if in_data else " Lower the learning rate, clip (clip_norm=1.0), or look at the data."
         within = f" of a window that starts at {batch.start}" if batch.start and "timestep" in found else ""
