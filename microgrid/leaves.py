@@ -9,6 +9,7 @@ import numpy as np
 
 from microgrid.errors import CyclicGraphError, GradientError, OperandTypeError, StateError
 from microgrid.ops.time import DELAY, DELAY_BACK
+from microgrid.scope import current_scope
 from microgrid.tensor import PYTHON_NUMBERS, ArrayLike, Tensor, caller_place, describe, number_array
 
 
@@ -157,6 +158,7 @@ def tensor(value: ArrayLike, *, name: str | None = None, requires_grad: bool | N
 
 def set_up_leaf(leaf: Tensor, name: str | None, requires_grad: bool | None) -> None:
     """Name a new leaf after the place two calls up, and decide whether it needs a gradient."""
+    leaf.scope = current_scope()
     if name is not None:
         leaf.rename(name, caller_place(3))
     differentiable = np.issubdtype(leaf.dtype, np.floating)
@@ -261,6 +263,7 @@ def state(initial: ArrayLike, *, name: str | None = None, reverse: bool = False)
     differentiable = bool(np.issubdtype(start.dtype, np.floating))  # later values may need one where the first does not
     leaf = State(start.value, DELAY_BACK if reverse else DELAY, start, requires_grad=differentiable)
     leaf._next = None
+    leaf.scope = current_scope()
     leaf.reverse = bool(reverse)
     leaf.any_batch = False
     if name is not None:

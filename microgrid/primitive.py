@@ -17,6 +17,7 @@ from microgrid import recording, time_axis
 from microgrid.errors import MicrogridError, OperandError, OperandIndexError, OperandTypeError
 from microgrid.numpy_functions import NUMPY_FUNCTIONS
 from microgrid.outline import ShapeRule, outlined
+from microgrid.scope import current_scope
 from microgrid.tensor import NO_PARAMS, PYTHON_NUMBERS, ArrayLike, Tensor, constant, describe
 from microgrid.time_axis import TimeRule
 
@@ -151,10 +152,13 @@ def record(primitive: Primitive, operands: Iterable[ArrayLike], params: Mapping[
     except COMPUTING_ERRORS as error:
         value = value_after_error(primitive, nodes, params, error)
     if recording.special_anywhere and not recording.is_recording():
-        return unrecorded(value, primitive, nodes, params)
-    requires_grad = primitive.differentiable and any(node.requires_grad for node in nodes)
-    result = Tensor(value, primitive, params=params, requires_grad=requires_grad)
-    result.operands = nodes
+        result = unrecorded(value, primitive, nodes, params)
+    else:
+        requires_grad = primitive.differentiable and any(node.requires_grad for node in nodes)
+        result = Tensor(value, primitive, params=params, requires_grad=requires_grad)
+        result.operands = nodes
+    if recording.special_anywhere:
+        result.scope = current_scope()
     return result
 
 

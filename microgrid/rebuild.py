@@ -55,7 +55,7 @@ def state_like(node: State, initial: Tensor) -> State:
     """A state without a next yet, of the name and direction of `node`."""
     copy = State(initial.value, node.primitive, initial, requires_grad=node.requires_grad)
     copy._name, copy._next, copy._next_place, copy.reverse = node._name, None, "", node.reverse
-    copy.any_batch = node.any_batch
+    copy.any_batch, copy.scope = node.any_batch, node.scope
     return copy
 
 
@@ -67,7 +67,7 @@ def kept(node: Tensor, made: Made) -> Tensor:
         return node
     copy = Tensor(node.value, node.primitive, params=node.params, requires_grad=node.requires_grad)
     copy.operands = operands
-    copy._name, copy._timed = node._name, node._timed
+    copy._name, copy._timed, copy.scope = node._name, node._timed, node.scope
     return copy
 
 

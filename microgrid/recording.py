@@ -52,16 +52,20 @@ def is_outlining() -> bool:
 @contextlib.contextmanager
 def special(mode: str) -> Iterator[None]:
     """Enter a mode in this thread, in which every operation asks how it is to be recorded."""
-    global special_anywhere
-    with _lock:
-        special_anywhere += 1
+    count_special(1)
     setattr(_here, mode, getattr(_here, mode, 0) + 1)
     try:
         yield
     finally:
         setattr(_here, mode, getattr(_here, mode) - 1)
-        with _lock:
-            special_anywhere -= 1
+        count_special(-1)
+
+
+def count_special(change: int) -> None:
+    """One place more, or less, in which recording is not the usual."""
+    global special_anywhere
+    with _lock:
+        special_anywhere += change
 
 
 @contextlib.contextmanager

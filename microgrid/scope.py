@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from microgrid import recording
 from microgrid.errors import OperandTypeError
 
 _here = threading.local()
@@ -13,7 +14,7 @@ _here = threading.local()
 class Scope:
     """A part of a network: nodes that are named inside `with mg.scope(...)` carry its name, as in "encoder.h".
 
-    Two scopes of one name are two parts: a graph that holds both calls them "encoder_1" and "encoder_2".
+    All that is recorded inside belongs to the part: `viz.draw(net, level="cell")` draws it as one box. Two scopes of one name are two parts: a graph that holds both calls them "encoder_1" and "encoder_2".
 
     Parameters
     ----------
@@ -39,11 +40,13 @@ class Scope:
 
     def __enter__(self) -> Scope:
         self._around.append(current_scope())
+        recording.count_special(1)  # operations ask for their scope
         _here.scope = self
         return self
 
     def __exit__(self, *_: Any) -> None:
         _here.scope = self._around.pop()
+        recording.count_special(-1)
 
     @property
     def path(self) -> list[Scope]:

@@ -57,6 +57,8 @@ class Tensor:
         The operation's settings, such as `axis`.
     requires_grad : bool
         Whether `backward` computes a gradient for it.
+    scope : Scope or None
+        The part of the network in which it was recorded, which a picture may draw as one box.
 
     Examples
     --------
@@ -78,6 +80,7 @@ class Tensor:
         "params",
         "primitive",
         "requires_grad",
+        "scope",
         "second",
         "value",
     )
@@ -101,6 +104,7 @@ class Tensor:
         self.grad: Any = None
         self._timed: bool | None = None  # what depends_on_time found; operands never change
         self._name: Name | None = None
+        self.scope: Scope | None = None
 
     @property
     def operands(self) -> tuple[Tensor, ...]:

@@ -496,3 +496,16 @@ def test_many_nested_scopes_are_named_in_no_time():
             stack.enter_context(mg.scope("s"))
         leaf = mg.tensor(1.0, name="h")
     assert mg.Graph(leaf * 2.0).names[leaf] == "s." * 300 + "h"
+
+
+def test_nodes_know_the_scope_in_which_they_were_recorded() -> None:
+    """Whether or not they have a name of their own; what is recorded outside has none."""
+    x = mg.tensor(1.0, name="x")
+    with mg.scope("outer"):
+        a = x + 1
+        with mg.scope("inner") as inner:
+            b = mg.tanh(a)
+            w = mg.parameter(1.0, name="w")
+    c = (b * w).named("c")
+    assert (str(a.scope), str(b.scope), str(w.scope), c.scope) == ("outer", "outer.inner", "outer.inner", None)
+    assert b.scope is inner

@@ -114,5 +114,6 @@ class Dropout(Module, called="dropout"):
         """The leaf that draws masks for `x`; its example drops nothing."""
         leaf = DropoutMask(np.ones(x.shape, x.dtype))
         leaf.rate, leaf.generator, leaf.same_over_time = self.rate, self.generator, self.same_over_time
-        leaf._name = Name("mask", None, current_scope())
+        leaf.scope = current_scope()
+        leaf._name = Name("mask", None, leaf.scope)
         return leaf

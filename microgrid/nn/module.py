@@ -59,10 +59,12 @@ class Module:
         for key, part in parts_in(name, value):
             if isinstance(part, Module):
                 part.belong_to(self, key)
-            elif part._name is None:
-                part._name = Name(key, None, self.scope)
-            elif part._name.scope is None:
-                part._name = part._name._replace(scope=self.scope)
+            else:
+                part.scope = part.scope or self.scope
+                if part._name is None:
+                    part._name = Name(key, None, self.scope)
+                elif part._name.scope is None:
+                    part._name = part._name._replace(scope=self.scope)
         object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
