@@ -14,7 +14,8 @@ _here = threading.local()
 class Scope:
     """A part of a network: nodes that are named inside `with mg.scope(...)` carry its name, as in "encoder.h".
 
-    All that is recorded inside belongs to the part: `viz.draw(net, level="cell")` draws it as one box. Two scopes of one name are two parts: a graph that holds both calls them "encoder_1" and "encoder_2".
+    All that is recorded inside belongs to the part: `viz.draw(net, level="cell")` draws it as one box. Two scopes of
+    one name are two parts: a graph that holds both calls them "encoder_1" and "encoder_2".
 
     Parameters
     ----------

@@ -527,7 +527,7 @@ def test_something_else_is_refused():
 
 
 def test_sixty_four_timesteps_draw():
-    assert len(viz.draw(lstm().unroll(steps=64)).scene.frames) == 64
+    assert len(viz.draw(lstm().unroll(steps=64), fold=0).scene.frames) == 64
 
 
 def test_what_is_no_network_of_its_own_is_drawn_as_an_ordinary_graph():
@@ -569,7 +569,7 @@ def test_labels_in_svg_are_centred_on_their_node_whatever_the_font():
 
 def test_a_png_too_large_to_open_is_refused_with_advice():
     with pytest.raises(viz.RenderError, match=r"\.svg"):
-        viz.draw(scalar().unroll(steps=600)).render("png")
+        viz.draw(scalar().unroll(steps=600), fold=0).render("png")
 
 
 def test_nothing_to_unroll_is_said():

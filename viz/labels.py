@@ -10,16 +10,42 @@ import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from microgrid.leaves import Parameter, State
 from microgrid.ops.index import Slot
 from microgrid.tensor import PYTHON_NUMBERS, Tensor
 from viz import theme
 
-Line = tuple[str, float]
-"""Text and font size."""
+
+class Line(NamedTuple):
+    """A line of text, and its font size in points."""
+
+    text: str
+    size: float
+
+    @property
+    def area(self) -> tuple[float, float]:
+        return text_width(self.text, self.size), 1.2 * self.size
+
+
+class Strip(NamedTuple):
+    """An array as a row of coloured cells, of numbers from −1 to 1."""
+
+    cells: tuple[float, ...]
+
+    @property
+    def area(self) -> tuple[float, float]:
+        return len(self.cells) * self.cell_width + 2.0, theme.CELL_HEIGHT + 3.0
+
+    @property
+    def cell_width(self) -> float:
+        return min(12.0, max(theme.CELL_WIDTH, 48.0 // len(self.cells)))
+
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
 
 LONGEST = 28
 """Characters of a line; a longer name is cut in the picture and whole in its tooltip."""
@@ -33,39 +59,57 @@ LONGEST_OPERAND = 10
 class Content:
     """The lines of a node, the kind that decides its look, and its tooltip."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[Line | Strip, ...]
     kind: str
     tooltip: str
 
     @property
     def size(self) -> tuple[float, float]:
         """Width and height in points, with room for the outline of the kind."""
-        width = max(text_width(text, size) for text, size in self.lines)
-        height = sum(1.2 * size for _, size in self.lines)
+        width = max(line.area[0] for line in self.lines)
+        height = sum(line.area[1] for line in self.lines)
         if self.kind in {"input", "state"}:  # text in an ellipse
             return max(34.0, 1.3 * width + 12), max(30.0, 1.3 * height + 6)
         if self.kind == "reduction":  # slanted sides
             return max(44.0, width + 40), max(30.0, height + 16)
         if self.kind == "output":  # a double outline
             return max(44.0, width + 24), max(30.0, height + 18)
-        if self.kind == "parameter":
-            return max(36.0, width + 16), max(32.0, height + 16)
+        if self.kind == "parameter":  # below the lid, which is higher on a higher cylinder
+            return max(36.0, width + 16), max(32.0, 1.3 * height + 12)
+        if self.kind in {"cell", "part"}:
+            return max(72.0, width + 28), max(46.0, height + 20)
+        if self.kind in {"output cell", "output part"}:
+            return max(80.0, width + 36), max(54.0, height + 28)
         return max(30.0, width + 14), max(24.0, height + 9)
 
-    @property
-    def markup(self) -> str:
+    def markup(self, look: theme.Theme) -> str:
         """The lines as a Graphviz HTML-like label, with all text escaped."""
-        parts = []
-        for text, size in self.lines:
-            escaped = html.escape(text).replace("\\", "\\\u2060")  # else Graphviz reads \\N as the node's id
-            if size != theme.MAIN_SIZE:
-                escaped = f'<font point-size="{size:g}" color="{theme.QUIET_INK}">{escaped}</font>'
-            parts.append(escaped)
-        return f"<{'<br/>'.join(parts)}>"
+        rows = [marked_up(line, look) for line in self.lines]
+        if not any(isinstance(line, Strip) for line in self.lines):
+            return f"<{'<br/>'.join(rows)}>"
+        cells = "".join(f"<tr><td>{row}</td></tr>" for row in rows)
+        return f'<<table border="0" cellborder="0" cellspacing="0" cellpadding="0">{cells}</table>>'
+
+
+def marked_up(line: Line | Strip, look: theme.Theme) -> str:
+    """A line in Graphviz's HTML-like language."""
+    if isinstance(line, Strip):
+        width, height = line.area
+        cell = f'<td fixedsize="true" width="{line.cell_width:g}" height="{theme.CELL_HEIGHT:g}" bgcolor="{{}}"></td>'
+        cells = "".join(cell.format(look.signed(share)) for share in line.cells)
+        return (
+            f'<table border="1" color="{look.quiet_ink}" cellborder="0" cellspacing="0" cellpadding="0" '
+            f'fixedsize="true" width="{width:g}" height="{height:g}">'
+            f"<tr>{cells}</tr></table>"
+        )
+    escaped = html.escape(line.text).replace("\\", "\\\u2060")  # else Graphviz reads \\N as the node's id
+    if line.size != theme.MAIN_SIZE:
+        escaped = f'<font point-size="{line.size:g}" color="{look.quiet_ink}">{escaped}</font>'
+    return escaped
 
 
 def content(
-    node: Tensor,
+    shown: Sequence[Tensor],
     name: str | None,
     kind: str,
     *,
@@ -74,28 +118,89 @@ def content(
     operands: Sequence[str | None] = (),
     values: bool = False,
     gradients: bool = False,
-) -> Content:
-    """What to write on `node`.
+) -> list[Content]:
+    """What to write on each copy of a node.
 
     `operation` is what it does, if its primitive alone does not tell; `follows` names the state whose next
     it is, `operands` are the names of what it reads; `values` and `gradients` add the numbers it holds.
     """
+    node = shown[0]
     own = name or (f"{follows}′" if follows else None)
     if node.primitive is None or kind in {"input", "parameter", "state"}:
         first = own or constant_text(node)
     else:
         operation = operation or operation_text(node, operands)
         first = f"{own} = {operation}" if own else operation
-    lines: list[Line] = [(shortened(first), theme.MAIN_SIZE)]
-    shape = " × ".join(map(str, node.shape)) if node.ndim != 1 else f"({node.shape[0]},)"
-    if shape:
-        lines.append((shape, theme.SMALL_SIZE))
-    if values:
-        lines.append((f"value {number_text(node.value)}", theme.SMALL_SIZE))
-    if gradients and node.grad is not None:
-        lines.append((f"grad {number_text(node.grad)}", theme.SMALL_SIZE))
-    told = printable(first) + (f" : {shape}" if shape else " : scalar")
-    return Content(tuple(lines), kind, told)
+    written = []
+    for copy, numbers in zip(shown, numbers_on(shown, values=values, gradients=gradients), strict=True):
+        shape = shape_text(copy)
+        lines = [Line(shortened(first), theme.MAIN_SIZE), *([Line(shape, theme.SMALL_SIZE)] if shape else []), *numbers]
+        told = printable(first) + (f" : {shape}" if shape else " : scalar")
+        written.append(Content(tuple(lines), kind, told))
+    return written
+
+
+def part_content(
+    name: str,
+    members: Sequence[Tensor],
+    shown: Sequence[Tensor],
+    kind: str,
+    *,
+    result: str | None,
+    values: bool,
+    gradients: bool,
+) -> list[Content]:
+    """What to write on each copy of a part of the network, of which `shown` are the results, called `result`."""
+    inside = [node for node in members if isinstance(node, Parameter)]
+    operations = sum(node.primitive is not None and not isinstance(node, State) for node in members)
+    count = sum(node.size for node in inside)
+    told = f"{printable(name)}: {operations} operation{'s' if operations != 1 else ''}"
+    if inside:
+        told += f", parameters {', '.join(printable(node.name or 'unnamed') for node in inside)}"
+    written = []
+    for copy, numbers in zip(shown, numbers_on(shown, values=values, gradients=gradients), strict=True):
+        lines = [Line(shortened(f"{result} = {name}" if result else name), theme.MAIN_SIZE)]
+        for text in (shape_text(copy), f"{count:,} weight{'s' if count != 1 else ''}" if inside else ""):
+            lines += [Line(text, theme.SMALL_SIZE)] if text else []
+        written.append(Content((*lines, *numbers), kind, told))
+    return written
+
+
+def shape_text(node: Tensor) -> str:
+    return " × ".join(map(str, node.shape)) if node.ndim != 1 else f"({node.shape[0]},)"
+
+
+def numbers_on(shown: Sequence[Tensor], *, values: bool, gradients: bool) -> list[list[Line | Strip]]:
+    """The values and gradients of the copies of a node, those of arrays on one scale for all copies."""
+    found: list[list[Line | Strip]] = [[] for _ in shown]
+    for word, wanted, held in (
+        ("value", values, [copy.value for copy in shown]),
+        ("grad", gradients, [copy.grad for copy in shown]),
+    ):
+        if not wanted:
+            continue
+        rows = [profile(number) if number is not None and np.ndim(number) else None for number in held]
+        largest = max((float(np.max(np.abs(row))) for row in rows if row is not None and row.size), default=0.0) or 1.0
+        for lines, number, row in zip(found, held, rows, strict=True):
+            if number is not None:
+                lines.append(Line(f"{word} {number_text(number)}", theme.SMALL_SIZE))
+            if row is not None and row.size > 1:
+                lines.append(Strip(tuple((row / largest).tolist())))
+    return found
+
+
+def profile(array: Any) -> Array:
+    """An array as at most so many finite numbers as a strip has cells.
+
+    Along the last axis; over the others, where there are several, the root mean square. Several neighbours that
+    share a cell are shown by the largest of them.
+    """
+    rows = np.nan_to_num(np.asarray(array, dtype=float), posinf=0.0, neginf=0.0)
+    rows = rows.reshape(-1, rows.shape[-1]) if rows.size else np.zeros((1, 0))
+    row: Array = rows[0] if len(rows) == 1 else np.sqrt(np.mean(np.square(rows), axis=0))
+    if row.size <= theme.MOST_CELLS:
+        return row
+    return np.array([part[np.argmax(np.abs(part))] for part in np.array_split(row, theme.MOST_CELLS)])
 
 
 def is_folded(node: Tensor) -> bool:

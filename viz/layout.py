@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 import graphviz
 import networkx as nx
 
-from microgrid.leaves import State
-from microgrid.tensor import Tensor
 from viz import theme
-from viz.plan import Plan, direction
+from viz.diagram import Delay, Link, Node, direction
+from viz.plan import Plan
 from viz.render import layout
 from viz.scene import Point, Route
 
@@ -120,22 +119,18 @@ def route(text: str, backwards: bool) -> Route:
     return tuple(points)
 
 
-FROM_NEXT = -1
-"""In place of an operand number: the delay from a next that is the same in every timestep."""
-
-
 @dataclass(frozen=True, slots=True)
 class StepLayout:
     """One timestep: where its nodes stand and its edges run, and where shared nodes connect.
 
-    `routes` are by (operand number, reader); an operand outside the timestep enters at its port.
-    `out` are the points at which values leave towards a reduction over time, with the way there.
+    What comes from outside the timestep enters at its port: an operand, or by a delay a next that is the same in
+    every timestep. `out` are the ways on which values leave towards a reduction over time.
     """
 
-    at: dict[Tensor, Point]
-    routes: dict[tuple[Tensor, int], Route]
-    ports: dict[Tensor, Point]
-    out: dict[Tensor, Route]
+    at: dict[Node, Point]
+    routes: dict[Link | Delay, Route]
+    ports: dict[Node, Point]
+    out: dict[Node, Route]
     left: float
     right: float
     bottom: float
@@ -153,84 +148,109 @@ class StepLayout:
         return max(spots, key=lambda x: min([abs(x - line) for line in self.crossings] + [width / 2 + 6]))
 
 
-def lay_out_step(plan: Plan, sizes: Mapping[Tensor, Size], reduced: Sequence[Tensor], label_width: float) -> StepLayout:
-    """Lay out one timestep; `reduced` are the nodes whose values leave it upwards."""
+LOOP_ROOM = 44.0
+"""Beside a box that reads itself, for the edge that comes back; in points."""
+
+
+def lay_out_step(
+    plan: Plan, sizes: Mapping[Node, Size], round: Collection[Node], reduced: Sequence[Node], label_width: float
+) -> StepLayout:
+    """Lay out one timestep; `round` are nodes drawn as ellipses, `reduced` those whose values leave it upwards."""
     names = {node: f"v{i}" for i, node in enumerate(plan.varying)}
     nodes = {name: node for node, name in names.items()}
-    shared = [*plan.below, *plan.above, *plan.after]
-    ports = {node: f"p{i}" for i, node in enumerate(shared)}
-    used_low: dict[str, None] = {}
-    used_high: dict[str, None] = {}
-    level = {state: state.next for state in plan.graph.states if state.next in names and can_be_level(state, plan)}
-    edges = []
+    delays = plan.diagram.delays
+    ports = {node: f"p{i}" for i, node in enumerate([*plan.below, *plan.above, *plan.after])}
+    below = set(plan.below)
+    level = {delay.head: delay.tail for delay in delays if delay.tail in names and can_be_level(delay, plan)}
+    used: dict[Node, None] = {}
+    edges: list[Edge] = []
+    drawn: dict[str, Link | Delay] = {}
     order: nx.DiGraph[str] = nx.DiGraph()  # lower → higher; a state counts as its next, beside which it stands
     order.add_nodes_from(names.values())
-    from_states = []
-    below = set(plan.below)
-    for node in plan.varying:
-        if isinstance(node, State):
+
+    def add(what: Link | Delay, tail: str, head: str, backwards: bool = False) -> None:
+        drawn[id := f"e{len(drawn)}"] = what
+        edges.append(Edge(id, tail, head, backwards))
+
+    inside = [link for node in plan.varying for link in plan.links_into[node]]
+    from_states = [link for link in inside if link.tail.state is not None]
+    for link in inside:
+        if link.tail.state is not None:
             continue
-        for index, operand in enumerate(node.operands):
-            id = f"{names[node]}.{index}"
-            if isinstance(operand, State):
-                from_states.append((id, operand, node))
-            elif operand in names:
-                order.add_edge(names[operand], names[node])
-                edges.append(Edge(id, names[operand], names[node]))
-            elif operand in ports:
-                high = operand not in below
-                (used_high if high else used_low)[ports[operand]] = None
-                edges.append(Edge(id, ports[operand], names[node], backwards=high))
-    for state in plan.graph.states:
-        if state.next in ports:  # a static next
-            high = state.next not in below
-            (used_high if high else used_low)[ports[state.next]] = None
-            edges.append(Edge(f"{names[state]}.{FROM_NEXT}", ports[state.next], names[state], backwards=high))
-    for id, state, reader in from_states:
+        if link.tail in names:
+            order.add_edge(names[link.tail], names[link.head])
+            add(link, names[link.tail], names[link.head])
+        elif link.tail in ports:
+            used[link.tail] = None
+            add(link, ports[link.tail], names[link.head], backwards=link.tail not in below)
+    for delay in delays:
+        if delay.tail in ports:  # a static next
+            used[delay.tail] = None
+            add(delay, ports[delay.tail], names[delay.head], backwards=delay.tail not in below)
+    for link in from_states:
+        state, reader = link.tail, link.head
         beside = names[level.get(state, state)]
         in_row = names[reader] == beside  # read by its own next: an edge along the row, for dot from left to right
-        downwards = direction(state) < 0 if in_row else nx.has_path(order, names[reader], beside)
+        downwards = direction_of(state) < 0 if in_row else nx.has_path(order, names[reader], beside)
         order.add_edge(*((names[reader], beside) if downwards else (beside, names[reader])))
-        edges.append(Edge(id, names[state], names[reader], backwards=downwards))
+        add(link, names[state], names[reader], backwards=downwards)
     out = {node: f"o{i}" for i, node in enumerate(reduced)}
-    for node, name in out.items():
-        used_high[name] = None
-        edges.append(Edge(name, names[node], name))
-    boxes = {names[node]: sizes[node] for node in plan.varying} | dict.fromkeys([*used_low, *used_high], (1.0, 1.0))
+    edges += [Edge(name, names[node], name) for node, name in out.items()]
+    low = [ports[node] for node in used if node in below]
+    high = [*(ports[node] for node in used if node not in below), *out.values()]
+    loops = {delay.head for delay in delays if delay.is_loop}
+    boxes = {
+        names[node]: (sizes[node][0] + 2 * LOOP_ROOM * (node in loops), sizes[node][1]) for node in plan.varying
+    } | dict.fromkeys([*low, *high], (1.0, 1.0))
     rows = {following: [names[following]] for following in level.values()}
     for state, following in level.items():
-        rows[following].insert(len(rows[following]) if direction(state) < 0 else 0, names[state])
-    stacked = []  # a state that cannot stand beside its next stands on a row of its own, higher
-    for state in plan.graph.states:
-        if state.next in names and state not in level:
-            first = plan.state_of[state.next]
-            lower = names[state.next if isinstance(state.next, State) else first]
-            if lower != names[state] and not nx.has_path(order, names[state], lower):
-                order.add_edge(lower, names[state])
-                stacked.append((lower, names[state]))
-    ellipses = {name for name, node in nodes.items() if theme.NODES[plan.kind(node)].shape == "ellipse"}
-    place = functools.partial(lay_out, edges=edges, lowest=list(used_low), highest=list(used_high), ellipses=ellipses)
-    found = lay_out_rows(place, boxes, list(rows.values()), stacked, [*used_low, *used_high])
+        rows[following].insert(len(rows[following]) if direction_of(state) < 0 else 0, names[state])
+    ellipses = {names[node] for node in round if node in names}
+    place = functools.partial(lay_out, edges=edges, lowest=low, highest=high, ellipses=ellipses)
+    alone = [[names[node]] for node in plan.varying if node in loops]
+    above = stacked(plan, names, level, order)
+    found = lay_out_rows(place, boxes, list(rows.values()), alone, above, [*low, *high])
 
     bends = [point for route in found.routes.values() for point in route]
     sides = [(found.at[name], boxes[name], side) for name in nodes for side in (-0.5, 0.5)]
     xs = [x + side * width for (x, _), (width, _), side in sides] + [x for x, _ in bends]
     ys = [y + side * height for (_, y), (_, height), side in sides] + [y for _, y in bends]
-    borders = [found.at[name][1] for name in [*used_low, *used_high]]
+    borders = [found.at[name][1] for name in [*low, *high]]
     spare = max(0.0, label_width - (max(xs) - min(xs))) / 2
     step = StepLayout(
         at={nodes[name]: point for name, point in found.at.items() if name in nodes},
-        routes={
-            (nodes[id.split(".")[0]], int(id.split(".")[1])): route for id, route in found.routes.items() if "." in id
-        },
+        routes={drawn[id]: route for id, route in found.routes.items() if id in drawn},
         ports={node: found.at[name] for node, name in ports.items() if name in found.at},
         out={node: found.routes[name] for node, name in out.items()},
         left=min(xs) - 12 - spare,
         right=max(xs) + 12 + spare,
-        bottom=min([*borders, *ys]) if used_low else min(ys) - 12,
+        bottom=min([*borders, *ys]) if low else min(ys) - 12,
         top=max([*borders, max(ys) + 24]),
     )
     return with_room_for_label(step, label_width)
+
+
+def direction_of(node: Node) -> int:
+    assert node.state is not None
+    return direction(node.state)
+
+
+def stacked(
+    plan: Plan, names: Mapping[Node, str], level: Mapping[Node, Node], order: nx.DiGraph[str]
+) -> list[tuple[str, str]]:
+    """The states that cannot stand beside their next: each on a row of its own, above another node."""
+    first: dict[Node, Node] = {}
+    found = []
+    for delay in plan.diagram.delays:
+        if delay.head.state is None or delay.tail not in names:
+            continue
+        beside = first.setdefault(delay.tail, delay.head)
+        if delay.head not in level:
+            lower, higher = names[delay.tail if delay.tail.state is not None else beside], names[delay.head]
+            if lower != higher and not nx.has_path(order, higher, lower):
+                order.add_edge(lower, higher)
+                found.append((lower, higher))
+    return found
 
 
 def with_room_for_label(step: StepLayout, label_width: float) -> StepLayout:
@@ -241,27 +261,33 @@ def with_room_for_label(step: StepLayout, label_width: float) -> StepLayout:
     return step
 
 
-def can_be_level(state: State, plan: Plan) -> bool:
+def can_be_level(delay: Delay, plan: Plan) -> bool:
     """Whether a state may stand beside its next: not where its side is taken, or where the next is a state."""
-    beside = next(other for other in plan.graph.states if other.next is state.next and other.reverse == state.reverse)
-    return beside is state and not isinstance(state.next, State)
+    if delay.head.state is None or delay.tail.state is not None:
+        return False
+    from_there = [d for d in plan.diagram.delays if d.tail is delay.tail and d.ahead == delay.ahead]
+    return next(d for d in from_there if d.head.state is not None) is delay
 
 
 def lay_out_rows(
     place: Callable[..., Layout],
     sizes: Mapping[str, Size],
     rows: Sequence[Sequence[str]],
+    alone: Sequence[Sequence[str]],
     stacked: Sequence[tuple[str, str]],
     border: Collection[str],
 ) -> Layout:
-    """Lay out so that the nodes of each row, a next and its states, stand in this order with its ends to themselves."""
+    """Lay out so that the nodes of each row, a next and its states, stand in this order with its ends to themselves.
+
+    Boxes that read themselves stand at different heights, too, each `alone`.
+    """
     above = list(stacked)
-    for _ in range(len(rows) + 1):
+    for _ in range(len(rows) + len(alone) + 1):
         found = place(sizes, rows=rows, above=above)
         clash = next(
             (
                 (first[-1], second[-1])
-                for first, second in itertools.combinations(rows, 2)
+                for first, second in itertools.combinations([*rows, *alone], 2)
                 if abs(found.at[first[-1]][1] - found.at[second[-1]][1]) < 1
             ),
             None,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from microgrid.leaves import State
-from microgrid.ops.time import is_time_reduction
 from microgrid.tensor import Tensor
 from viz import theme
-from viz.labels import Content, text_width
-from viz.layout import FROM_NEXT, Edge, StepLayout, lay_out, lay_out_step
-from viz.plan import Plan, direction
+from viz.diagram import Delay, Link, Node, Read, Start
+from viz.fold import Fold
+from viz.labels import Content, Line, text_width
+from viz.layout import Edge, StepLayout, lay_out, lay_out_step
+from viz.plan import Plan
 from viz.scene import (
     Box,
     Frame,
@@ -27,6 +27,9 @@ from viz.scene import (
     upright_into,
 )
 
+GAP = "gap"
+"""The id of the box that stands for the timesteps left out."""
+
 
 def largest(contents: Sequence[Content]) -> tuple[float, float]:
     """The size that fits all copies of a node, so that it is the same in every timestep."""
@@ -34,76 +37,105 @@ def largest(contents: Sequence[Content]) -> tuple[float, float]:
     return max(width for width, _ in sizes), max(height for _, height in sizes)
 
 
-def step_of(the_plan: Plan, sizes: dict[Tensor, tuple[float, float]], label: str) -> StepLayout:
-    varying = set(the_plan.varying)
-    reduced = {x: None for node in the_plan.after for x in node.operands if x in varying}
-    return lay_out_step(the_plan, sizes, list(reduced), text_width(label, theme.LABEL_SIZE))
+def step_of(the_plan: Plan, contents: Mapping[Node, Sequence[Content]], label: str) -> StepLayout:
+    reduced = {link.tail: None for node in the_plan.after for link in the_plan.links_into[node] if link.tail.varies}
+    sizes = {node: largest(each) for node, each in contents.items()}
+    ellipses = [node for node, each in contents.items() if theme.LIGHT.nodes[each[0].kind].shape == "ellipse"]
+    return lay_out_step(the_plan, sizes, ellipses, list(reduced), text_width(label, theme.LABEL_SIZE))
 
 
-def source(node: Tensor, index: int) -> Tensor:
-    """The node from which an edge of a timestep comes."""
-    return node.next if index == FROM_NEXT and isinstance(node, State) else node.operands[index]
-
-
-def timesteps_read(node: Tensor, steps: int) -> list[int]:
-    """Which timesteps a reduction over time reads."""
+def timesteps_read(link: Link, steps: int) -> list[int]:
+    """Which timesteps an edge from a timestep to what stands behind a reduction over time reads."""
     every = list(range(steps))
-    return every if node.primitive is None or node.primitive.over_time is None else node.primitive.over_time(every)
-
-
-def box(id: str, what: Content, at: Point, size: tuple[float, float] | None = None) -> Box:
-    width, height = size or what.size
-    return Box(id, what, at[0], at[1], width, height)
+    found: set[int] = set()
+    for reader, _ in link.reads:
+        over_time = reader.primitive.over_time if reader.primitive is not None else None
+        found.update(every if over_time is None else over_time(every))
+    return sorted(found)
 
 
 class Network(abc.ABC):
     """What the rolled and the unrolled picture share: rows of shared nodes above and below the timesteps.
 
-    `contents` are what to write on each node, once per timestep or once for all; `labels` name the
-    timesteps. The pictures differ in how they draw delays.
+    `contents` are what to write on each node, once per shown timestep or once for all; `fold` says which timesteps
+    are shown. With `repeats_weights` every timestep has copies of the leaves in the rows above and below, tied to one
+    another. The pictures differ in how they draw delays.
     """
 
-    def __init__(self, the_plan: Plan, contents: dict[Tensor, list[Content]], labels: Sequence[str]) -> None:
+    def __init__(
+        self,
+        the_plan: Plan,
+        contents: Mapping[Node, Sequence[Content]],
+        fold: Fold,
+        *,
+        repeats_weights: bool = False,
+    ) -> None:
         self.plan = the_plan
-        self.graph = the_plan.graph
+        self.repeats_weights = repeats_weights
+        self.diagram = the_plan.diagram
         self.contents = contents
-        self.labels = labels
+        self.fold = fold
         self.sizes = {node: largest(each) for node, each in contents.items()}
-        self.step = step = step_of(the_plan, self.sizes, labels[-1])
-        self.steps = steps = len(labels)
+        self.step = step = step_of(the_plan, contents, fold.label(fold.shown[-1]))
         self.pitch = step.right - step.left + theme.STEP_GAP
+        self.gap_width = max(theme.STEP_GAP, 0.5 * (step.right - step.left), 110.0)
         self.scene = Scene()
-        self.number = {node: i for i, node in enumerate(self.graph.nodes)}
+        self.number = self.diagram.numbers
         self.head_room = 0.0
         self.ways_down: dict[str, Route] = {}
-        self.width = steps * self.pitch - theme.STEP_GAP
+        self.tie_room: dict[int, float] = {}
+        self.width = len(fold.shown) * self.pitch - theme.STEP_GAP
+        if fold.hidden:
+            self.width += self.gap_width + theme.STEP_GAP
         self.fan = theme.ROW_GAP + min(140.0, 0.035 * self.width)
 
     # --- what the two pictures do differently ---
 
     @abc.abstractmethod
-    def connect_states(self) -> None:
+    def connect_delays(self) -> None:
         """Draw the delays from varying nodes."""
 
     @abc.abstractmethod
-    def connect_static_next(self, following: Tensor, state: State, way: Route, t: int) -> None:
+    def connect_static_next(self, delay: Delay, way: Route, t: int) -> None:
         """Draw the delay from a node that is the same in every timestep, along `way`."""
+
+    def shows(self, node: Node, t: int | None) -> Tensor:
+        """The tensor that the copy of a node at a timestep shows."""
+        return node.tensor
+
+    def carries(self, reads: Sequence[Read], t: int | None, read_at: int | None) -> list[tuple[Tensor, int]]:
+        """The reads at timestep `t` of what was computed at `read_at`, as the shown tensors hold them."""
+        return list(reads)
+
+    def starts_at(self, start: Start) -> bool:
+        """Whether the picture's first timestep starts from the state's own initial value."""
+        return True
 
     # --- what they share ---
 
-    def write(self, node: Tensor, t: int = 0) -> Content:
-        return self.contents[node][t if node in self.graph.varying else 0]
+    def write(self, node: Node, t: int = 0) -> Content:
+        return self.contents[node][self.fold.column[t] if node.varies else 0]
 
-    def id(self, node: Tensor, t: int = 0) -> str:
-        return f"n{self.number[node]}t{t}" if node in self.graph.varying else f"n{self.number[node]}"
+    def id(self, node: Node, t: int = 0) -> str:
+        return f"n{self.number[node]}t{t}" if node.varies else f"n{self.number[node]}"
 
-    def box_of(self, node: Tensor, t: int = 0) -> Box:
-        return self.scene.boxes[self.id(node, t)]
+    def box_of(self, node: Node, t: int = 0) -> Box:
+        id = self.id(node, t)
+        return self.scene.boxes[id if id in self.scene.boxes else f"{id}t{t}"]  # a shared node, or its copy there
+
+    def place(self, node: Node, t: int | None, at: Point, size: tuple[float, float] | None = None) -> Box:
+        """Put a copy of a node on the picture."""
+        what = self.write(node, t or 0)
+        width, height = size or what.size
+        id = self.id(node, t or 0)
+        return self.scene.add(Box(id, what, at[0], at[1], width, height, self.shows(node, t), t))
 
     def draw(self) -> Scene:
-        for t in range(self.steps):
+        for t in self.fold.shown:
             self.stamp(t)
-        self.connect_states()
+        if self.fold.hidden:
+            self.place_gap()
+        self.connect_delays()
         self.place_below()
         self.place_above()
         self.place_after()
@@ -111,35 +143,51 @@ class Network(abc.ABC):
         self.connect_shared()
         return self.scene
 
-    def first_step(self, state: State) -> int:
+    def first_step(self, ahead: int) -> int:
         """The timestep at which a state has its initial value."""
-        return 0 if direction(state) > 0 else self.steps - 1
+        return 0 if ahead > 0 else self.fold.steps - 1
 
     def offset(self, t: int) -> float:
-        return t * self.pitch - self.step.left
+        after_gap = self.gap_width + theme.STEP_GAP if self.fold.is_behind(t) else 0.0
+        return self.fold.column[t] * self.pitch + after_gap - self.step.left
 
     def stamp(self, t: int) -> None:
         step, dx = self.step, self.offset(t)
-        label = self.labels[t]
+        label = self.fold.label(t)
         label_x = step.clear_x(step.left + 8, step.right - 8, text_width(label, theme.LABEL_SIZE)) + dx
         frame = Frame(f"t{t}", label, label_x, step.left + dx, step.bottom, step.right + dx, step.top)
         self.scene.frames[frame.id] = frame
         for node in self.plan.varying:
             x, y = step.at[node]
-            self.scene.add(box(self.id(node, t), self.write(node, t), (x + dx, y), self.sizes[node]))
-        for (node, index), route in step.routes.items():
-            operand = source(node, index)
-            if operand in self.graph.varying:
-                kind = "state" if isinstance(operand, State) else "operand"
-                self.scene.wire(self.id(operand, t), self.id(node, t), kind, moved(route, dx, 0))
+            self.place(node, t, (x + dx, y), self.sizes[node])
+        for link, route in step.routes.items():
+            if isinstance(link, Link) and link.tail.varies:
+                kind = "state" if link.tail.state is not None else "operand"
+                carries = self.carries(link.reads, t, t)
+                self.scene.wire(self.id(link.tail, t), self.id(link.head, t), kind, moved(route, dx, 0), carries)
 
-    def row(self, nodes: Sequence[Tensor], y: float, avoid: Sequence[float] = ()) -> None:
+    def place_gap(self) -> None:
+        """The box that stands for the timesteps left out."""
+        step = self.step
+        x = self.offset(self.fold.hidden[0] - 1) + step.right + theme.STEP_GAP + self.gap_width / 2
+        first, last = self.fold.hidden[0], self.fold.hidden[-1]
+        lines = (
+            Line("⋯", 2 * theme.MAIN_SIZE),
+            Line(f"{len(self.fold.hidden):,} more", theme.MAIN_SIZE),
+            Line("timesteps" if first != last else "timestep", theme.MAIN_SIZE),
+            Line(f"t = {first:,} … {last:,}" if first != last else f"t = {first:,}", theme.SMALL_SIZE),
+        )
+        what = Content(lines, "gap", f"timesteps {first} to {last} are not drawn")
+        middle, height = (step.top + step.bottom) / 2, step.top - step.bottom
+        self.scene.add(Box(GAP, what, x, middle, self.gap_width, height))
+
+    def row(self, nodes: Sequence[Node], y: float, avoid: Sequence[float] = ()) -> None:
         """Shared nodes side by side around the middle, none across a vertical line at `avoid`."""
 
-        def port_x(node: Tensor) -> float:
+        def port_x(node: Node) -> float:
             return self.step.ports[node][0] if node in self.step.ports else 0.0
 
-        ordered = sorted(nodes, key=port_x) if not any(node.operands for node in nodes) else nodes
+        ordered = sorted(nodes, key=port_x) if not any(self.plan.links_into[node] for node in nodes) else nodes
         sizes = [self.write(node).size for node in ordered]
         total = sum(width + 2 * theme.NODE_GAP for width, _ in sizes)
         x = self.middle - total / 2
@@ -147,7 +195,7 @@ class Network(abc.ABC):
             x += theme.NODE_GAP + width / 2
             while any(abs(x - line) < width / 2 + 8 for line in avoid):
                 x += 4
-            self.scene.add(box(self.id(node), self.write(node), (x, y), (width, height)))
+            self.place(node, None, (x, y), (width, height))
             x += theme.NODE_GAP + width / 2
 
     @property
@@ -157,61 +205,111 @@ class Network(abc.ABC):
     def place_below(self) -> None:
         """Shared nodes in one row, so that none stands between another and the timesteps."""
         nodes = self.plan.below
+        if self.repeats_weights and self.can_repeat(nodes):
+            self.repeat(nodes, -1)
+            return
         highest = max((self.write(node).size[1] for node in nodes), default=0)
         self.row(nodes, self.step.bottom - self.fan - highest / 2)
         for node in nodes:
-            for operand in node.operands:
-                if self.id(operand) in self.scene.boxes:
-                    tail, head = self.box_of(operand), self.box_of(node)
+            for link in self.plan.links_into[node]:
+                if self.id(link.tail) in self.scene.boxes:
+                    tail, head = self.box_of(link.tail), self.box_of(node)
                     low = min(tail.bottom[1], head.bottom[1]) - 16
                     route = (tail.bottom, (tail.x, low), (head.x, low), head.bottom)
-                    self.scene.wire(tail.id, head.id, "operand", route)
+                    self.scene.wire(tail.id, head.id, "operand", route, self.carries(link.reads, None, None))
 
     def place_above(self) -> None:
-        if self.plan.above:
+        if self.repeats_weights and self.can_repeat(self.plan.above):
+            self.repeat(self.plan.above, 1)
+        elif self.plan.above:
             highest = max(self.write(node).size[1] for node in self.plan.above)
             y = self.step.top + self.head_room + self.fan + highest / 2
             crossing = [route[-1][0] for route in self.step.out.values()]
             crossing += [self.step.ports[node][0] for node in self.plan.after if node in self.step.ports]
-            self.row(self.plan.above, y, [x + self.offset(t) for x in crossing for t in range(self.steps)])
+            self.row(self.plan.above, y, [x + self.offset(t) for x in crossing for t in self.fold.shown])
+
+    def can_repeat(self, nodes: Sequence[Node]) -> bool:
+        """Whether timesteps may have copies of these: leaves that nothing else reads."""
+        read = {link.tail for link in self.diagram.links if not link.head.varies}
+        read.update(*((delay.tail, delay.head) for delay in self.diagram.delays if not delay.tail.varies))
+        read.update(start.tail for start in self.diagram.starts)
+        return bool(nodes) and all(not self.plan.links_into[node] and node not in read for node in nodes)
+
+    def repeat(self, nodes: Sequence[Node], side: int) -> None:
+        """Copies of shared nodes below (−1) or above (1) every timestep, and the ties between them."""
+        ordered = sorted(nodes, key=lambda node: self.step.ports[node][0])
+        sizes = [self.write(node).size for node in ordered]
+        gap, highest = theme.NODE_GAP, max(height for _, height in sizes)
+        total = sum(width for width, _ in sizes) + gap * (len(sizes) - 1)
+        border = self.step.top + self.head_room if side > 0 else self.step.bottom
+        y = border + side * (theme.ROW_GAP + highest / 2)
+        before: dict[Node, Box] = {}
+        for t in self.fold.shown:
+            x = self.offset(t) + (self.step.left + self.step.right - total) / 2
+            for number, (node, (width, height)) in enumerate(zip(ordered, sizes, strict=True)):
+                box = Box(
+                    f"{self.id(node)}t{t}", self.write(node), x + width / 2, y, width, height, self.shows(node, t), t
+                )
+                self.scene.add(box)
+                if node in before:
+                    self.tie(before[node], box, y + side * (highest / 2 + 10 + 7 * number), side)
+                before[node] = box
+                x += width + gap
+        self.tie_room[side] = highest + theme.ROW_GAP + 10 + 7 * len(nodes)
+
+    def tie(self, tail: Box, head: Box, y: float, side: int) -> None:
+        """A line without direction between two copies, around others of their row."""
+        start, end = (tail.top, head.top) if side > 0 else (tail.bottom, head.bottom)
+        route = rounded([start, (start[0], y), (end[0], y), end], 6)
+        self.scene.wire(tail.id, head.id, "tie", route)
 
     def place_after(self) -> None:
         """The static nodes behind reductions over time, laid out as a graph of their own above all others."""
         if not self.plan.after:
             return
-        base = max((self.box_of(node).top[1] for node in self.plan.above), default=self.step.top + self.head_room)
-        boxes = {self.id(node): self.write(node) for node in self.plan.after}
-        edges, lowest = self.edges_after()
+        base = self.top_of_rows()
+        boxes = {self.id(node): node for node in self.plan.after}
+        edges, carries = self.edges_after()
+        lowest = self.lowest_after()
         doors = self.doors(lowest)
-        sizes = {id: what.size for id, what in boxes.items()} | {door.head: (1.0, 1.0) for door in doors}
+        sizes = {id: self.write(node).size for id, node in boxes.items()} | {door.head: (1.0, 1.0) for door in doors}
         found = lay_out(sizes, [*edges, *doors], lowest=[*lowest, *(door.head for door in doors)])
         xs = [x for x, _ in found.at.values()]
         dx = self.middle - (min(xs) + max(xs)) / 2
         bottom = base + self.fan
-        dy = bottom - min(found.at[id][1] - what.size[1] / 2 for id, what in boxes.items())
-        for id, what in boxes.items():
+        dy = bottom - min(found.at[id][1] - sizes[id][1] / 2 for id in boxes)
+        for id, node in boxes.items():
             x, y = found.at[id]
-            self.scene.add(box(id, what, (x + dx, y + dy)))
+            self.place(node, None, (x + dx, y + dy))
         for edge in edges:
-            self.scene.wire(edge.tail, edge.head, "operand", moved(found.routes[edge.id], dx, dy))
+            self.scene.wire(edge.tail, edge.head, "operand", moved(found.routes[edge.id], dx, dy), carries[edge.id])
         for door in doors:
             way = moved(found.routes[door.id], dx, dy)
             self.ways_down[door.tail] = chained(way, straight(way[-1], (way[-1][0], bottom)))
 
-    def edges_after(self) -> tuple[list[Edge], list[str]]:
-        """The edges among the nodes behind reductions over time, and the reductions that stand lowest there."""
-        nodes, inside = self.plan.after, set(self.plan.after)
-        edges = [
-            Edge(f"{self.id(node)}.{index}", self.id(operand), self.id(node))
-            for node in nodes
-            for index, operand in enumerate(node.operands)
-            if operand in inside
+    def edges_after(self) -> tuple[list[Edge], dict[str, list[tuple[Tensor, int]]]]:
+        """The edges among the nodes behind reductions over time, and what each carries."""
+        inside = set(self.plan.after)
+        edges, carries = [], {}
+        for node in self.plan.after:
+            for number, link in enumerate(self.plan.links_into[node]):
+                if link.tail in inside:
+                    edges.append(Edge(f"{self.id(node)}.{number}", self.id(link.tail), self.id(node)))
+                    carries[edges[-1].id] = self.carries(link.reads, None, None)
+        return edges, carries
+
+    def lowest_after(self) -> list[str]:
+        """The reductions over time that stand lowest there."""
+        inside = set(self.plan.after)
+        return [
+            self.id(node)
+            for node in self.plan.after
+            if node.reduces_time and not any(link.tail in inside for link in self.plan.links_into[node])
         ]
-        return edges, [self.id(n) for n in nodes if is_time_reduction(n) and not inside.intersection(n.operands)]
 
     def doors(self, lowest: Sequence[str]) -> list[Edge]:
         """From each node there that timesteps read and others may stand below: an edge down to a door."""
-        read = {*self.step.ports, *(state.initial for state in self.graph.states)}
+        read = {*self.step.ports, *(start.tail for start in self.diagram.starts)}
         ids = [self.id(node) for node in self.plan.after if node in read]
         return [Edge(f"{id}.down", id, f"{id}.door", backwards=True) for id in ids if id not in lowest]
 
@@ -222,27 +320,23 @@ class Network(abc.ABC):
     def place_starts(self) -> None:
         """Learnable initial values, outside the timestep at which their state starts, at its height."""
         beside = set(self.plan.starts)
-        for state in self.graph.states:
-            if not self.starts_at(state):
+        for start in self.diagram.starts:
+            if not self.starts_at(start):
                 continue
-            start, t, side = state.initial, self.first_step(state), -direction(state)
-            head = self.box_of(state, t)
-            if start in beside and self.id(start) not in self.scene.boxes:
-                what = self.write(start)
-                away = 1.3 * theme.STEP_GAP + self.loop_room + what.size[0] / 2
+            node, t, side = start.tail, self.first_step(start.ahead), -start.ahead
+            head = self.box_of(start.head, t)
+            if node in beside and self.id(node) not in self.scene.boxes:
+                away = 1.3 * theme.STEP_GAP + self.loop_room + self.write(node).size[0] / 2
                 x = self.scene.frames[f"t{t}"].side(side) + side * away
-                self.scene.add(box(self.id(start), what, (x, head.y - self.start_below)))
-            if self.id(start) in self.scene.boxes:
-                way = self.from_beside if start in beside else self.around_corner
-                self.scene.wire(self.id(start), head.id, "weight", way(self.box_of(start), head, t, side))
+                self.place(node, None, (x, head.y - self.start_below))
+            if self.id(node) in self.scene.boxes:
+                way = self.from_beside if node in beside else self.around_corner
+                route = way(self.box_of(node), head, t, side)
+                self.scene.wire(self.id(node), head.id, "weight", route, self.carries([(start.state, 0)], t, None))
 
     loop_room = 0.0
     start_below = 0.0
     """How much lower than its state a start stands, to keep clear of the delay that comes in there."""
-
-    def starts_at(self, state: State) -> bool:
-        """Whether the picture's first timestep starts from the state's own initial value."""
-        return True
 
     def from_beside(self, start: Box, head: Box, t: int, side: int) -> Route:
         """From an initial value on a side of the timestep to the state `head`, under boxes that stand in the way."""
@@ -269,35 +363,47 @@ class Network(abc.ABC):
 
     def connect_shared(self) -> None:
         """Edges between the timesteps and the shared nodes, and between shared rows."""
-        for t in range(self.steps):
-            for (node, index), route in self.step.routes.items():
-                operand = source(node, index)
-                if operand in self.graph.varying:
+        for t in self.fold.shown:
+            for link, route in self.step.routes.items():
+                if link.tail.varies:
                     continue
-                way = self.into(operand, moved(route, self.offset(t), 0))
-                if isinstance(node, State):
-                    self.connect_static_next(operand, node, way, t)
+                way = self.into(self.box_of(link.tail, t), moved(route, self.offset(t), 0))
+                if isinstance(link, Delay):
+                    self.connect_static_next(link, way, t)
                 else:
-                    self.scene.wire(self.id(operand), self.id(node, t), "weight", way)
+                    carries = self.carries(link.reads, t, None)
+                    self.scene.wire(self.box_of(link.tail, t).id, self.id(link.head, t), "weight", way, carries)
         after = set(self.plan.after)
         for node in self.plan.after:
-            for operand in node.operands:
-                if operand in self.step.out:
-                    for t in timesteps_read(node, self.steps):
-                        inside = moved(self.step.out[operand], self.offset(t), 0)
-                        self.scene.wire(self.id(operand, t), self.id(node), "over time", self.out_of(inside, node))
-                elif operand not in after and self.id(operand) in self.scene.boxes:
-                    self.scene.wire(self.id(operand), self.id(node), "weight", self.around(operand, node))
+            for link in self.plan.links_into[node]:
+                if link.tail in self.step.out:
+                    self.connect_over_time(link)
+                elif link.tail not in after and self.id(link.tail) in self.scene.boxes:
+                    carries = self.carries(link.reads, None, None)
+                    self.scene.wire(self.id(link.tail), self.id(node), "weight", self.around(link.tail, node), carries)
 
-    def into(self, operand: Tensor, inside: Route) -> Route:
+    def connect_over_time(self, link: Link) -> None:
+        """From every timestep that a reduction over time reads."""
+        read = timesteps_read(link, self.fold.steps)
+        for t in self.fold.shown:
+            if t in read:
+                inside = moved(self.step.out[link.tail], self.offset(t), 0)
+                carries = self.carries(link.reads, None, t)
+                route = self.out_of(inside, link.head)
+                self.scene.wire(self.id(link.tail, t), self.id(link.head), "over time", route, carries)
+        if not set(read).isdisjoint(self.fold.hidden):
+            route = upright(self.scene.boxes[GAP].top, self.box_of(link.head).bottom)
+            self.scene.wire(GAP, self.id(link.head), "over time", route)
+
+    def into(self, operand: Box, inside: Route) -> Route:
         """From a shared node to its port on a timestep, and on inside."""
-        way, port = self.way_out_of_row(self.box_of(operand)), inside[0]
+        way, port = self.way_out_of_row(operand), inside[0]
         clear = self.above_the_row(port)
         if way[-1][1] < clear[1] or clear == port:
             return chained(way, upright_into(way[-1], inside))
         return chained(way, upright(way[-1], clear), straight(clear, port), inside)
 
-    def out_of(self, inside: Route, node: Tensor) -> Route:
+    def out_of(self, inside: Route, node: Node) -> Route:
         """From inside a timestep to its border, and on to a reduction over time."""
         port = inside[-1]
         clear = self.above_the_row(port)
@@ -308,9 +414,17 @@ class Network(abc.ABC):
 
     def above_the_row(self, port: Point) -> Point:
         """Over a port on a timestep, clear of the row of shared nodes between; the port itself if there is none."""
-        return (port[0], max([self.box_of(node).top[1] + 6 for node in self.plan.above], default=port[1]))
+        if not self.plan.above:
+            return port
+        return (port[0], self.top_of_rows() + 6)
 
-    def around(self, tail: Tensor, head: Tensor) -> Route:
+    def top_of_rows(self) -> float:
+        """The upper border of the timesteps and the row above them."""
+        if 1 in self.tie_room:
+            return self.step.top + self.head_room + self.tie_room[1]
+        return max([self.box_of(node).top[1] for node in self.plan.above], default=self.step.top + self.head_room)
+
+    def around(self, tail: Node, head: Node) -> Route:
         """From a shared node below to one above, outside all timesteps."""
         start, end = self.box_of(tail), self.box_of(head)
         turn = self.width + theme.STEP_GAP / 2 + self.loop_room

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from microgrid.errors import MicrogridError, OperandTypeError
+from microgrid.errors import GradientError, MicrogridError, OperandError, OperandTypeError
 from microgrid.files.whole import write_whole
 from microgrid.graph import Graph
 from microgrid.ops.time import is_time_reduction
 from microgrid.tensor import Tensor
 from microgrid.unroll import Unrolled
+from viz import theme as themes
 from viz.arrange import Show, acyclic_scene, before_after_scene, rolled_scene, unrolled_scene
 from viz.dot import to_dot
 from viz.render import render
@@ -36,9 +38,9 @@ class Picture:
         The same as data.
     """
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, look: themes.Theme = themes.LIGHT) -> None:
         self.scene = scene
-        self.source = to_dot(scene)
+        self.source = to_dot(scene, look)
 
     def render(self, format: str) -> bytes:
         """The picture as "svg", "png", "pdf" or "dot"."""
@@ -80,7 +82,18 @@ class Picture:
         return f"Picture({len(self.scene.boxes)} nodes, {len(self.scene.wires)} edges)"
 
 
-def draw(what: Graph | Unrolled | Tensor, *, values: bool = False, gradients: bool = False) -> Picture:
+def draw(
+    what: Graph | Unrolled | Tensor,
+    *,
+    level: str | None = None,
+    depth: int | None = None,
+    fold: int | None = None,
+    weights: str = "shared",
+    values: bool = False,
+    gradients: bool = False,
+    flow: bool = False,
+    theme: str = "light",
+) -> Picture:
     """Draw a graph: rolled, unrolled, or ordinary.
 
     Parameters
@@ -89,14 +102,35 @@ def draw(what: Graph | Unrolled | Tensor, *, values: bool = False, gradients: bo
         A recurrent graph is drawn as one timestep, with a dashed edge "t−1" for each delay, "t+1" for
         that of a reverse state; an unrolled one as a row of timesteps; a Tensor as everything it
         depends on.
+    level : "op" or "cell"
+        Every operation, the default unless there are more than a few hundred; or one box for each part of
+        the network: a layer of `mg.nn`, what was recorded in one `mg.scope`, and elsewhere a cycle. A
+        recurrent box has an edge to itself.
+    depth : int, optional
+        With level="cell": how deep to look into parts of parts. 1 draws the outermost as one box each;
+        by default the innermost are boxes.
+    fold : int, optional
+        Show so many timesteps from the start and as many from the end; 0 shows all. By default all where they are
+        not more than a few hundred nodes.
+    weights : "shared" or "repeated"
+        Parameters stand once, with an edge into every timestep; or in every timestep, with a dotted tie between
+        the copies, which are one and the same.
     values, gradients : bool
-        Write the value and gradient on each node: a number for scalars, the Euclidean norm ‖·‖ for
-        arrays.
+        Write the value and gradient on each node: a number for scalars; for arrays the Euclidean norm
+        ‖·‖, and a strip of colours on one scale for all timesteps.
+    flow : bool
+        Colour each edge by the size of the gradient that flows through it, on a logarithmic scale; after `backward`.
+    theme : "light", "dark" or "print"
 
     Returns
     -------
     Picture
         `.save("net.svg")` writes it; notebooks show it.
+
+    Raises
+    ------
+    GradientError
+        If `flow` is asked for before `backward`.
 
     Examples
     --------
@@ -104,34 +138,54 @@ def draw(what: Graph | Unrolled | Tensor, *, values: bool = False, gradients: bo
     >>> a, b = mg.tensor(2.0, name="a"), mg.tensor(-3.0, name="b")
     >>> viz.draw(mg.tanh(a * b + 1))
     Picture(5 nodes, 4 edges)
+    >>> lstm = mg.nn.LSTM(3, 8)
+    >>> viz.draw(mg.Graph(lstm(mg.input([[0.0, 0.0, 0.0]], name="x"))), level="cell")
+    Picture(2 nodes, 2 edges)
     """
-    show = Show(values, gradients)
+    show = checked(Show(values, gradients, flow, level, depth, fold, weights))
+    look = themes.theme(theme)
     if isinstance(what, Unrolled):
-        return Picture(unrolled_scene(what, show))
+        return Picture(unrolled_scene(what, show), look)
     if isinstance(what, Tensor):
         what = Graph(what)
     if not isinstance(what, Graph):
         raise OperandTypeError(f"viz.draw takes a Graph, an unrolled graph or a Tensor, not {type(what).__name__}")
     if what.states or any(is_time_reduction(node) and node.operands[0] in what.varying for node in what):
-        return Picture(rolled_scene(what, show))
-    return Picture(acyclic_scene(what.outputs, show))
+        if flow:
+            raise GradientError(
+                "a gradient flows through an unrolled graph: viz.draw(dag, flow=True) after dag.backward()"
+            )
+        return Picture(rolled_scene(what, show), look)
+    return Picture(acyclic_scene(what.outputs, show), look)
 
 
 def before_after(
-    net: Graph | Tensor, *, steps: int = 4, values: bool = False, gradients: bool = False, **sequences: Any
+    net: Graph | Tensor,
+    sequences: Mapping[str, Any] | None = None,
+    /,
+    *,
+    steps: int = 4,
+    level: str | None = None,
+    depth: int | None = None,
+    fold: int | None = None,
+    weights: str = "shared",
+    values: bool = False,
+    gradients: bool = False,
+    theme: str = "light",
+    **named_sequences: Any,
 ) -> Picture:
     """Draw a recurrent network before and after unrolling, side by side.
 
     Parameters
     ----------
     net : Graph or Tensor
-    steps : int
-        How many timesteps to unroll.
-    values, gradients : bool
-        As in `draw`.
-    **sequences : array of shape (time, ...)
+    sequences, **named_sequences : array of shape (time, ...)
         Sequences for the inputs, of which the first `steps` values are used; by default every
         timestep reads the example value.
+    steps : int
+        How many timesteps to unroll.
+    level, depth, fold, weights, values, gradients, theme
+        As in `draw`.
 
     Examples
     --------
@@ -146,5 +200,21 @@ def before_after(
         raise OperandTypeError(f"viz.before_after takes a Graph or a Tensor, not {type(net).__name__}")
     if not graph.varying:
         raise OperandTypeError("nothing in this graph changes over time, so there is nothing to unroll: use viz.draw")
-    dag = graph.unroll(sequences, steps=steps)
-    return Picture(before_after_scene(graph, dag, Show(values, gradients)))
+    show = checked(Show(values, gradients, False, level, depth, fold, weights))
+    look = themes.theme(theme)
+    dag = graph.unroll({**(sequences or {}), **named_sequences}, steps=steps)
+    return Picture(before_after_scene(graph, dag, show), look)
+
+
+def checked(show: Show) -> Show:
+    """The settings, if a picture can be drawn with them."""
+    if show.level not in (None, "op", "cell"):
+        raise OperandError(f"level is 'op', every operation, or 'cell', a box for each part; not {show.level!r}")
+    if show.weights not in ("shared", "repeated"):
+        raise OperandError(f"weights are 'shared', drawn once, or 'repeated', in every timestep; not {show.weights!r}")
+    if show.depth is not None and show.level != "cell":
+        raise OperandError("depth folds the parts within parts: give level='cell' with it")
+    for name, number, least in (("depth", show.depth, 1), ("fold", show.fold, 0)):
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < least):
+            raise OperandError(f"{name} is a whole number of at least {least}, not {number!r}")
+    return show

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+from microgrid.tensor import Tensor
 from viz import theme
 from viz.labels import Content, text_width
 
@@ -16,7 +17,7 @@ Route = tuple[Point, ...]
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A node: its content, its centre and its size."""
+    """A node: its content, its centre and its size; the tensor that it shows, and at which timestep."""
 
     id: str
     content: Content
@@ -24,6 +25,8 @@ class Box:
     y: float
     width: float
     height: float
+    tensor: Tensor | None = None
+    timestep: int | None = None
 
     @property
     def left(self) -> Point:
@@ -53,14 +56,20 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """An edge along a route, with a label where it has one."""
+    """An edge along a route, with a label where it has one.
+
+    `carries` are the reads for which it stands: the reader, and the number of its operand. `strength` is the size of
+    the gradient through it, from 0 to 1 on the picture's scale; −1 where none flows, None where it is not shown.
+    """
 
     tail: str
     head: str
     kind: str
     route: Route
+    carries: tuple[tuple[Tensor, int], ...] = ()
     label: str = ""
     label_at: Point = (0.0, 0.0)
+    strength: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +100,17 @@ class Caption:
     size: float = 13.0
 
 
+@dataclass(frozen=True, slots=True)
+class Legend:
+    """The scale of the edges' strengths, by the middle of its left end: a title, and texts along it, from 0 to 1."""
+
+    title: str
+    ticks: tuple[tuple[float, str], ...]
+    x: float
+    y: float
+    width: float = 180.0
+
+
 @dataclass(slots=True)
 class Scene:
     """Everything on one picture."""
@@ -99,15 +119,24 @@ class Scene:
     wires: list[Wire] = field(default_factory=list)
     frames: dict[str, Frame] = field(default_factory=dict)
     captions: list[Caption] = field(default_factory=list)
+    legend: Legend | None = None
 
     def add(self, box: Box) -> Box:
         self.boxes[box.id] = box
         return box
 
     def wire(
-        self, tail: str, head: str, kind: str, route: Route, *, label: str = "", label_at: Point = (0.0, 0.0)
+        self,
+        tail: str,
+        head: str,
+        kind: str,
+        route: Route,
+        carries: Sequence[tuple[Tensor, int]] = (),
+        *,
+        label: str = "",
+        label_at: Point = (0.0, 0.0),
     ) -> None:
-        self.wires.append(Wire(tail, head, kind, route, label, label_at))
+        self.wires.append(Wire(tail, head, kind, route, tuple(carries), label, label_at))
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -131,6 +160,9 @@ class Scene:
             half = text_width(caption.text, caption.size) / 2
             xs += [caption.x - half, caption.x + half]
             ys += [caption.y - caption.size, caption.y + caption.size]
+        if self.legend is not None:
+            xs += [self.legend.x - 24, self.legend.x + self.legend.width + 24]
+            ys += [self.legend.y - 24, self.legend.y + 24]
         return min(xs), min(ys), max(xs), max(ys)
 
     def moved(self, dx: float, dy: float, prefix: str = "") -> Scene:
@@ -160,11 +192,12 @@ class Scene:
                 for k, f in self.frames.items()
             },
             [replace(c, id=prefix + c.id, x=c.x + dx, y=c.y + dy) for c in self.captions],
+            replace(self.legend, x=self.legend.x + dx, y=self.legend.y + dy) if self.legend is not None else None,
         )
 
     def joined(self, others: Iterable[Scene]) -> Scene:
         """This scene and others on one picture; their ids must differ."""
-        whole = Scene(dict(self.boxes), list(self.wires), dict(self.frames), list(self.captions))
+        whole = Scene(dict(self.boxes), list(self.wires), dict(self.frames), list(self.captions), self.legend)
         for other in others:
             whole.boxes |= other.boxes
             whole.wires += other.wires
