@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
         prog="microgrid",
         description="A recurrent network learns the yearly sunspot numbers: recorded as a graph with a cycle, "
         "unrolled, trained by backpropagation through time, and drawn.",
+        epilog="microgrid draw FILE.py draws a network of your own: microgrid draw --help.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     command.add_argument(
@@ -46,8 +47,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the main job; returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["draw"]:
+        from viz.command import main as draw
+
+        return draw(given[1:])
     command = parser()
-    options = command.parse_args(arguments)
+    options = command.parse_args(given)
     try:
         options.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

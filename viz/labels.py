@@ -55,6 +55,10 @@ LONGEST_OPERAND = 10
 """Characters of an operand's name written on the operation that reads it."""
 
 
+LID = 14.0
+"""The room that the lid of a high cylinder takes, in points."""
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
     """The lines of a node, the kind that decides its look, and its tooltip."""
@@ -68,14 +72,15 @@ class Content:
         """Width and height in points, with room for the outline of the kind."""
         width = max(line.area[0] for line in self.lines)
         height = sum(line.area[1] for line in self.lines)
-        if self.kind in {"input", "state"}:  # text in an ellipse
-            return max(34.0, 1.3 * width + 12), max(30.0, 1.3 * height + 6)
+        if self.kind in {"input", "state"}:  # an ellipse around text, or around the corners of strips
+            more = 1.3 if self.is_plain else 1.42
+            return max(34.0, more * width + 12), max(30.0, more * height + 6)
         if self.kind == "reduction":  # slanted sides
             return max(44.0, width + 40), max(30.0, height + 16)
         if self.kind == "output":  # a double outline
             return max(44.0, width + 24), max(30.0, height + 18)
-        if self.kind == "parameter":  # below the lid, which is higher on a higher cylinder
-            return max(36.0, width + 16), max(32.0, 1.3 * height + 12)
+        if self.kind == "parameter":
+            return max(36.0, width + 16), max(32.0, height + 16 + LID * (not self.is_plain))
         if self.kind in {"cell", "part"}:
             return max(72.0, width + 28), max(46.0, height + 20)
         if self.kind in {"output cell", "output part"}:
@@ -85,10 +90,17 @@ class Content:
     def markup(self, look: theme.Theme) -> str:
         """The lines as a Graphviz HTML-like label, with all text escaped."""
         rows = [marked_up(line, look) for line in self.lines]
-        if not any(isinstance(line, Strip) for line in self.lines):
+        if self.is_plain:
             return f"<{'<br/>'.join(rows)}>"
         cells = "".join(f"<tr><td>{row}</td></tr>" for row in rows)
+        if self.kind == "parameter":
+            cells = f'<tr><td height="{LID:g}"></td></tr>{cells}'
         return f'<<table border="0" cellborder="0" cellspacing="0" cellpadding="0">{cells}</table>>'
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is text alone."""
+        return not any(isinstance(line, Strip) for line in self.lines)
 
 
 def marked_up(line: Line | Strip, look: theme.Theme) -> str:

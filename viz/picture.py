@@ -61,14 +61,7 @@ class Picture:
         OSError
             If the folder does not exist or cannot be written.
         """
-        target = Path(path)
-        format = FORMATS.get(target.suffix.lower())
-        if format is None:
-            raise PictureFormatError(
-                f"{target.name!r} has the suffix {target.suffix!r}: a picture is saved as {', '.join(FORMATS)}"
-            )
-        if not target.parent.is_dir():
-            raise FileNotFoundError(f"the folder {str(target.parent)!r} does not exist: make it first")
+        target, format = file_and_format(path)
         write_whole(target, self.render(format))
         return target
 
@@ -80,6 +73,19 @@ class Picture:
 
     def __repr__(self) -> str:
         return f"Picture({len(self.scene.boxes)} nodes, {len(self.scene.wires)} edges)"
+
+
+def file_and_format(path: str | os.PathLike[str]) -> tuple[Path, str]:
+    """Where a picture may be written, and in which format; errors as `Picture.save` says."""
+    target = Path(path)
+    format = FORMATS.get(target.suffix.lower())
+    if format is None:
+        raise PictureFormatError(
+            f"{target.name!r} has the suffix {target.suffix!r}: a picture is saved as {', '.join(FORMATS)}"
+        )
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"the folder {str(target.parent)!r} does not exist: make it first")
+    return target, format
 
 
 def draw(
