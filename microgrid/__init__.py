@@ -11,6 +11,7 @@ from microgrid.errors import MicrogridError
 from microgrid.files import load
 from microgrid.functional import grad, jacobian, value_and_grad
 from microgrid.graph import Graph
+from microgrid.jacobians import jacobians
 from microgrid.leaves import Input, Parameter, State, input, parameter, state, tensor
 from microgrid.ops.compare import (
     equal,
@@ -145,6 +146,7 @@ __all__ = [
     "input",
     "is_recording",
     "jacobian",
+    "jacobians",
     "last",
     "less",
     "less_equal",

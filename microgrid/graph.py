@@ -11,7 +11,7 @@ import networkx as nx
 
 from microgrid.errors import CausalityError, OperandTypeError, UnknownNameError, did_you_mean
 from microgrid.leaves import Input, Parameter, State
-from microgrid.names import kind_of, unique_names
+from microgrid.names import kind_of, short_names, unique_names
 from microgrid.ops.time import is_spread_over_time
 from microgrid.tensor import ArrayLike, Tensor, describe
 
@@ -149,6 +149,11 @@ class Graph:
         return {**self._named_outputs, **{name: node for node, name in self.names.items()}}
 
     @functools.cached_property
+    def _by_short_name(self) -> dict[str, Tensor]:
+        """The nodes by what pictures write: their names without the scopes that they do not need."""
+        return {name: node for node, name in short_names(self.names).items()}
+
+    @functools.cached_property
     def components(self) -> list[list[Tensor]]:
         """The strongly connected components, delays included, in an order in which they can be computed."""
         from microgrid.cycles import strong_components
@@ -219,9 +224,12 @@ class Graph:
         if (
             key not in self._by_name and isinstance(key, str) and key.endswith((".next", "′"))
         ):  # "h.next", which pictures write h′
-            state = self._by_name.get(key.removesuffix(".next").removesuffix("′"))
+            name = key.removesuffix(".next").removesuffix("′")
+            state = self._by_name.get(name, self._by_short_name.get(name))
             if isinstance(state, State):
                 return state.next
+        if key not in self._by_name and key in self._by_short_name:
+            return self._by_short_name[key]
         if key not in self._by_name:
             raise UnknownNameError(f"the graph has no node {key!r}. {did_you_mean(key, self._by_name)}")
         return self._by_name[key]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 
 from microgrid.errors import NameClashError
 from microgrid.leaves import Input, Parameter, State
@@ -99,3 +100,26 @@ def unique_scopes(scopes: Sequence[Scope | None]) -> dict[Scope, str]:
                 around[scope] = f"{path}_{count}"
                 taken.add(around[scope])
     return around
+
+
+def short_names(names: Mapping[Tensor, str]) -> dict[Tensor, str]:
+    """Each name without the outer scopes that it does not need to be told from the others.
+
+    >>> with mg.scope("lstm"):
+    ...     h = mg.state(0.0, name="h")
+    >>> h.next = mg.tanh(h)
+    >>> short_names(mg.Graph(h.next).names)[h]
+    'h'
+    """
+    shorter = {node: list(endings(node, name)) for node, name in names.items()}
+    times = Counter(ending for each in shorter.values() for ending in each)
+    return {node: next((ending for ending in each if times[ending] == 1), each[-1]) for node, each in shorter.items()}
+
+
+def endings(node: Tensor, name: str) -> Iterator[str]:
+    """A node's name with no scope before it, the innermost one, the two innermost, up to all."""
+    text = node._name.text if node._name is not None else name
+    outer = name[: -len(text)].rstrip(".").split(".") if name.endswith(f".{text}") else []
+    yield text if outer else name
+    for count in range(1, len(outer) + 1):
+        yield ".".join([*outer[-count:], text])

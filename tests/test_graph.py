@@ -509,3 +509,19 @@ def test_nodes_know_the_scope_in_which_they_were_recorded() -> None:
     c = (b * w).named("c")
     assert (str(a.scope), str(b.scope), str(w.scope), c.scope) == ("outer", "outer.inner", "outer.inner", None)
     assert b.scope is inner
+
+
+def test_a_node_is_found_by_its_name_without_scopes_where_that_is_clear() -> None:
+    """As pictures write it: the outer scopes may be left out as far as no other node ends alike."""
+    x = mg.input(0.0, name="x")
+    for part in ("first", "second"):
+        with mg.scope("net"), mg.scope(part):
+            h = mg.state(0.0, name="h")
+            x = h.next = mg.tanh(x + h * mg.parameter(0.5, name=f"u_{part}"))
+    graph = mg.Graph(x)
+    assert graph["second.h"] is h
+    assert graph["second.h′"] is graph["second.h.next"] is h.next
+    assert graph["u_second"].name == "net.second.u_second"
+    for unclear in ("h", "net.h"):
+        with pytest.raises(mg.errors.UnknownNameError):
+            graph[unclear]

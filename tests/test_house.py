@@ -29,6 +29,7 @@ LAYERS = [
     ["compiled"],
     ["files"],
     ["functional", "nn"],
+    ["jacobians"],
     ["check", "optim", "data", "sampling"],
     ["training"],
 ]

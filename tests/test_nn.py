@@ -356,7 +356,10 @@ def test_compiled_stack_equals_the_unrolled_one(kinds, dtype, recorded, batch, s
     stack = spread(stack_of(kinds, features, hidden, dtype, rng), seed)
     net = mg.Graph(stack(example(recorded, features, dtype)))
     xs = rng.normal(size=(steps, batch, features)).astype(dtype)
-    assert_compiled_is_unrolled(net, {"x": xs}, steps, rtol=1e-10 if dtype == np.float64 else 2e-4)
+    rtol, least = (1e-10, 1e-3) if dtype == np.float64 else (2e-4, 1e-3)
+    if dtype == np.float32 and "norm" in {kind for kind, *_ in kinds}:
+        least = 1e-2  # of what a norm lets through nearly nothing, rounding of what it cancels is all that is left
+    assert_compiled_is_unrolled(net, {"x": xs}, steps, rtol=rtol, least=least)
     assert net.output.dtype == dtype
 
 

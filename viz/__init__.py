@@ -1,6 +1,20 @@
-"""viz: pictures of microgrid's graphs, before and after unrolling."""
+"""viz: pictures of microgrid's graphs, before and after unrolling, and of what happens in them over time."""
 
+from viz import notebook
+from viz.over_time import gradient_flow, heatmap, jacobians, loss_curve
 from viz.picture import Picture, PictureFormatError, before_after, draw
 from viz.render import RenderError
 
-__all__ = ["Picture", "PictureFormatError", "RenderError", "before_after", "draw"]
+__all__ = [
+    "Picture",
+    "PictureFormatError",
+    "RenderError",
+    "before_after",
+    "draw",
+    "gradient_flow",
+    "heatmap",
+    "jacobians",
+    "loss_curve",
+]
+
+notebook.register()

@@ -125,6 +125,7 @@ def content(
     name: str | None,
     kind: str,
     *,
+    full_name: str | None = None,
     operation: str | None = None,
     follows: str | None = None,
     operands: Sequence[str | None] = (),
@@ -133,21 +134,23 @@ def content(
 ) -> list[Content]:
     """What to write on each copy of a node.
 
-    `operation` is what it does, if its primitive alone does not tell; `follows` names the state whose next
+    `full_name` stands in its tooltip; `operation` is what it does, if its primitive alone does not tell; `follows` names the state whose next
     it is, `operands` are the names of what it reads; `values` and `gradients` add the numbers it holds.
     """
     node = shown[0]
     own = name or (f"{follows}′" if follows else None)
     if node.primitive is None or kind in {"input", "parameter", "state"}:
         first = own or constant_text(node)
+        whole = full_name or first
     else:
         operation = operation or operation_text(node, operands)
         first = f"{own} = {operation}" if own else operation
+        whole = f"{full_name} = {operation}" if full_name else first
     written = []
     for copy, numbers in zip(shown, numbers_on(shown, values=values, gradients=gradients), strict=True):
         shape = shape_text(copy)
         lines = [Line(shortened(first), theme.MAIN_SIZE), *([Line(shape, theme.SMALL_SIZE)] if shape else []), *numbers]
-        told = printable(first) + (f" : {shape}" if shape else " : scalar")
+        told = printable(whole) + (f" : {shape}" if shape else " : scalar")
         written.append(Content(tuple(lines), kind, told))
     return written
 

@@ -46,12 +46,13 @@ def lay_out(
     lowest: Sequence[str] = (),
     highest: Sequence[str] = (),
     ellipses: Collection[str] = (),
+    ported: Collection[str] = (),
 ) -> Layout:
     """Lay out with `dot`, computation flowing upwards.
 
     `rows` are nodes that stand side by side in this order; `above` are pairs of which the second
     stands higher; `lowest` and `highest` stand on the borders. Edges end at the outline of `ellipses`,
-    and at the box of all others.
+    at the middle of the top and bottom of the `ported`, and at the box of all others.
     """
     graph = graphviz.Digraph(
         graph_attr={
@@ -66,12 +67,10 @@ def lay_out(
         shape = "ellipse" if name in ellipses else "box"
         graph.node(name, width=f"{width / 72:.4f}", height=f"{height / 72:.4f}", shape=shape)
     for edge in edges:
-        settings = {"id": edge.id}
-        if edge.backwards:
-            settings["dir"] = "back"
-            graph.edge(edge.head, edge.tail, **settings)
-        else:
-            graph.edge(edge.tail, edge.head, **settings)
+        lower, higher = (edge.head, edge.tail) if edge.backwards else (edge.tail, edge.head)
+        settings = {"id": edge.id} | ({"dir": "back"} if edge.backwards else {})
+        settings |= ({"tailport": "n"} if lower in ported else {}) | ({"headport": "s"} if higher in ported else {})
+        graph.edge(lower, higher, **settings)
     for lower, higher in above:
         graph.edge(lower, higher, style="invis", weight="0")
     for row in rows:
@@ -206,7 +205,8 @@ def lay_out_step(
     for state, following in level.items():
         rows[following].insert(len(rows[following]) if direction_of(state) < 0 else 0, names[state])
     ellipses = {names[node] for node in round if node in names}
-    place = functools.partial(lay_out, edges=edges, lowest=low, highest=high, ellipses=ellipses)
+    ported = {names[node] for node in loops}  # with room beside them that is not theirs
+    place = functools.partial(lay_out, edges=edges, lowest=low, highest=high, ellipses=ellipses, ported=ported)
     alone = [[names[node]] for node in plan.varying if node in loops]
     above = stacked(plan, names, level, order)
     found = lay_out_rows(place, boxes, list(rows.values()), alone, above, [*low, *high])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from microgrid.leaves import Input, Parameter, State
+from microgrid.names import short_names
 from microgrid.ops.time import is_time_reduction
 from microgrid.tensor import Tensor
 from viz.diagram import Diagram, Node, delay_label, direction
@@ -26,6 +27,7 @@ class Writing:
         """next → the (first) state that takes its value."""
         for state in self.graph.states:
             self.state_of.setdefault(state.next, state)
+        self.short_names = short_names(self.graph.names)
 
     def kind(self, node: Node) -> str:
         """The kind of a node, which decides its look."""
@@ -63,24 +65,35 @@ class Writing:
         state = self.state_of.get(tensor)
         own = self.user_name(tensor)
         if own is None and isinstance(tensor, Input | Parameter | State):
-            own = self.graph.names[tensor]
+            own = self.short_names[tensor]
         return content(
             shown,
             own,
             self.kind(node),
+            full_name=self.full_name(tensor),
             operation=delay_label(direction(tensor)) if isinstance(tensor, State) else None,
-            follows=self.graph.names[state] if state is not None else None,
+            follows=self.short_names[state] if state is not None else None,
             operands=[self.called(operand) for operand in tensor.operands],
             values=self.values,
             gradients=self.gradients,
         )
 
     def user_name(self, tensor: Tensor) -> str | None:
-        return self.graph.aliases.get(tensor, tensor.name)
+        """The name its user gave a tensor, without the scopes that it needs not to be told from others."""
+        if tensor in self.graph.aliases or tensor.name is None:
+            return self.graph.aliases.get(tensor)
+        return self.short_names[tensor]
+
+    def full_name(self, tensor: Tensor) -> str | None:
+        """By what the graph knows a tensor that has a name or is the next of a state."""
+        state = self.state_of.get(tensor)
+        if tensor in self.graph.aliases or tensor.name is not None or isinstance(tensor, Input | Parameter | State):
+            return self.graph.names[tensor]
+        return f"{self.graph.names[state]}′" if state is not None else None
 
     def called(self, tensor: Tensor) -> str | None:
         """The name by which a picture writes a node as an operand, if it has one."""
         name = self.user_name(tensor)
         if name is None and tensor in self.state_of:
-            return f"{self.graph.names[self.state_of[tensor]]}′"
+            return f"{self.short_names[self.state_of[tensor]]}′"
         return name

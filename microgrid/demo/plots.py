@@ -37,11 +37,10 @@ def new_figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def loss_curve(losses: Sequence[float]) -> Any:
-    figure, axes = new_figure(7, 4)
-    axes.semilogy(range(1, len(losses) + 1), losses, color="#c46a00")
-    axes.set(
-        xlabel="epoch", ylabel="mean squared error (standardised)", title="Training by backpropagation through time"
-    )
+    from viz.over_time import loss_curve as curve
+
+    figure = curve({"epoch": range(1, len(losses) + 1), "loss": losses})
+    figure.axes[0].set(ylabel="mean squared error (standardised)", title="Training by backpropagation through time")
     return figure
 
 
