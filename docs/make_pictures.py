@@ -1,17 +1,16 @@
-"""Draw the pictures of README.md into docs/pictures: `python docs/make_pictures.py`."""
+"""Draw every picture of README.md and of the gallery, and write the gallery: `python docs/make_pictures.py`."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from networks import GALLERY, bidirectional, delay_line, leaky_neuron, lstm, rnn, stacked
 
 import microgrid as mg
 import viz
 
-OUT = Path(__file__).parent / "pictures"
-
-
-def weight(name: str, *shape: int) -> mg.Parameter:
-    return mg.parameter(np.random.default_rng(len(name)).normal(size=shape) / 2, name=name)
+DOCS = Path(__file__).parent
+PICTURES, IN_GALLERY = DOCS / "pictures", DOCS / "gallery"
 
 
 def chain_rule() -> viz.Picture:
@@ -21,51 +20,18 @@ def chain_rule() -> viz.Picture:
     return viz.draw(y, values=True, gradients=True)
 
 
-def rnn() -> mg.Graph:
-    x, target = mg.input(np.zeros((1, 3)), name="x"), mg.input(np.zeros((1, 2)), name="target")
-    h = mg.state(np.zeros((1, 16)), name="h")
-    h.next = mg.tanh(x @ weight("W", 3, 16) + h @ weight("U", 16, 16))
-    y = (h.next @ weight("V", 16, 2)).named("y")
-    return mg.Graph(loss=mg.time_mean(mg.mean(mg.square(y - target))))
-
-
-def lstm() -> mg.Graph:
-    x = mg.input(np.zeros((1, 8)), name="x")
-    h, c = mg.state(np.zeros((1, 16)), name="h"), mg.state(np.zeros((1, 16)), name="c")
-    z = (x @ weight("W", 8, 64) + h @ weight("U", 16, 64) + weight("b", 64)).named("z")
-    i, f, o = (mg.sigmoid(z[:, 16 * k : 16 * k + 16]).named(name) for k, name in enumerate("ifo"))
-    c.next = f * c + i * mg.tanh(z[:, 48:]).named("g")
-    h.next = o * mg.tanh(c.next)
-    return mg.Graph(y=h.next @ weight("V", 16, 2))
-
-
-def two_layers() -> mg.Graph:
-    x = mg.input(np.zeros((1, 4)), name="x")
-    low, high = mg.state(np.zeros((1, 8)), name="low"), mg.state(np.zeros((1, 8)), name="high")
-    low.next = mg.tanh(x @ weight("W1", 4, 8) + low @ weight("U1", 8, 8))
-    high.next = mg.tanh(low.next @ weight("W2", 8, 8) + high @ weight("U2", 8, 8))
-    return mg.Graph(high.next)
-
-
-def delay_line() -> mg.Graph:
-    x = mg.input(0.0, name="x")
-    d1, d2 = mg.state(0.0, name="d1"), mg.state(0.0, name="d2")
-    d1.next, d2.next = x, d1
-    return mg.Graph(y=x - 2 * d1 + d2)
-
-
-def leaky_neuron() -> mg.Graph:
-    u, x, h = mg.parameter(0.8, name="u"), mg.input(0.0, name="x"), mg.state(0.0, name="h")
-    h.next = 0.9 * h + mg.tanh((u * h + x).named("a"))
-    return mg.Graph(total=mg.time_sum(h.next))
-
-
-def bidirectional() -> mg.Graph:
+def vanishing() -> viz.Picture:
+    """The gradient of the last state's loss on its way back through eight timesteps, each of which halves it."""
+    rng = np.random.default_rng(0)
     x = mg.input(np.zeros((1, 3)), name="x")
-    f, b = mg.state(np.zeros((1, 16)), name="f"), mg.state(np.zeros((1, 16)), name="b", reverse=True)
-    f.next = mg.tanh(x @ weight("Wf", 3, 16) + f @ weight("Uf", 16, 16))
-    b.next = mg.tanh(x @ weight("Wb", 3, 16) + b @ weight("Ub", 16, 16))
-    return mg.Graph(y=f.next @ weight("Vf", 16, 2) + b.next @ weight("Vb", 16, 2))
+    with mg.scope("rnn"):
+        h = mg.state(np.zeros((1, 12)), name="h")
+        W = mg.parameter(rng.normal(size=(3, 12)) / 2, name="W")
+        U = mg.parameter(rng.normal(size=(12, 12)) / 7, name="U")
+        h.next = mg.tanh(x @ W + h @ U)
+    dag = mg.Graph(loss=mg.last(mg.sum(mg.square(h.next)))).unroll(x=rng.normal(size=(8, 1, 3)))
+    dag.backward()
+    return viz.draw(dag, level="cell", values=True, gradients=True, flow=True)
 
 
 def gradients_through_time() -> viz.Picture:
@@ -76,19 +42,51 @@ def gradients_through_time() -> viz.Picture:
     return viz.draw(dag, values=True, gradients=True)
 
 
+README: dict[str, Callable[[], viz.Picture]] = {
+    "rnn_before_after": lambda: viz.before_after(rnn(), steps=3),
+    "cells": lambda: viz.before_after(rnn(), steps=3, level="cell"),
+    "chain_rule": chain_rule,
+    "lstm_rolled": lambda: viz.draw(lstm()),
+    "lstm_unrolled": lambda: viz.draw(lstm().unroll(steps=4)),
+    "lstm_folded": lambda: viz.draw(lstm().unroll(steps=1000), level="cell", fold=2),
+    "two_layers": lambda: viz.before_after(stacked(), steps=3),
+    "delay_line": lambda: viz.before_after(delay_line(), steps=3),
+    "adjoint": lambda: viz.draw(mg.differentiate(leaky_neuron())),
+    "bidirectional": lambda: viz.before_after(bidirectional(), steps=3),
+    "gradients": gradients_through_time,
+    "vanishing": vanishing,
+    "repeated": lambda: viz.draw(rnn().unroll(steps=3), weights="repeated"),
+}
+
+
+def gallery() -> str:
+    """Draw each network rolled and unrolled at both levels, and write the page that shows them."""
+    page = ["# Gallery\n", "Made by `python docs/make_pictures.py` from the networks in [networks.py](networks.py).\n"]
+    for name, make in GALLERY.items():
+        page.append(f"## {name.replace('_', ' ').capitalize() if len(name) > 4 else name.upper()}\n\n{make.__doc__}\n")
+        net = make()
+        for level, said in (("cell", "One box for each part"), ("op", "Every operation")):
+            rolled, unrolled = f"{name}_{level}.svg", f"{name}_{level}_unrolled.svg"
+            viz.draw(net, level=level).save(IN_GALLERY / rolled)
+            viz.draw(net.unroll(steps=3), level=level).save(IN_GALLERY / unrolled)
+            page.append(f"{said}, as it is written and over three timesteps:\n")
+            page.append(f"![{name}, rolled](gallery/{rolled}) ![{name}, unrolled](gallery/{unrolled})\n")
+    adjoint = mg.differentiate(leaky_neuron())
+    viz.draw(adjoint).save(IN_GALLERY / "adjoint.svg")
+    viz.draw(adjoint.unroll(steps=3)).save(IN_GALLERY / "adjoint_unrolled.svg")
+    page.append("## Adjoint\n\nThe graph that computes the gradients of a leaky neuron: a recurrence that runs back.\n")
+    page.append("![adjoint, rolled](gallery/adjoint.svg) ![adjoint, unrolled](gallery/adjoint_unrolled.svg)\n")
+    return "\n".join(page)
+
+
 def main() -> None:
-    OUT.mkdir(exist_ok=True)
-    chain_rule().save(OUT / "chain_rule.svg")
-    viz.before_after(rnn(), steps=3).save(OUT / "rnn_before_after.svg")
-    viz.draw(lstm()).save(OUT / "lstm_rolled.svg")
-    viz.draw(lstm().unroll(steps=4)).save(OUT / "lstm_unrolled.svg")
-    viz.before_after(two_layers(), steps=3).save(OUT / "two_layers.svg")
-    viz.before_after(delay_line(), steps=3).save(OUT / "delay_line.svg")
-    viz.draw(mg.differentiate(leaky_neuron())).save(OUT / "adjoint.svg")
-    viz.before_after(bidirectional(), steps=3).save(OUT / "bidirectional.svg")
-    gradients_through_time().save(OUT / "gradients.svg")
-    for path in sorted(OUT.glob("*.svg")):
-        print(path.relative_to(OUT.parent.parent))
+    for folder in (PICTURES, IN_GALLERY):
+        folder.mkdir(exist_ok=True)
+    for name, make in README.items():
+        make().save(PICTURES / f"{name}.svg")
+    (DOCS / "gallery.md").write_text(gallery(), encoding="utf-8")
+    for path in sorted([*PICTURES.glob("*.svg"), *IN_GALLERY.glob("*.svg"), DOCS / "gallery.md"]):
+        print(path.relative_to(DOCS.parent))
 
 
 if __name__ == "__main__":

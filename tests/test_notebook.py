@@ -16,6 +16,7 @@ from networks import NETWORKS, lstm
 
 import microgrid as mg
 from viz import notebook
+from viz.theme import LIGHT
 
 CHAPTER = Path(__file__).parent.parent / "examples" / "16_pictures.ipynb"
 SHOWN = {
@@ -165,7 +166,7 @@ def test_numbers_are_summed_up(value, said):
 def test_colours_tell_sign_and_size():
     strip = notebook.numbers(np.array([-2.0, 0.0, 1.0, 2.0]))
     below, zero, half, above = re.findall(r'fill="(#\w+)"', strip)
-    assert (below, zero, above) == ("#2166ac", "#f7f7f7", "#b2182b")
+    assert (below, zero, above) == tuple(map(LIGHT.signed, (-1, 0, 1)))
     assert half not in (zero, above)
     assert re.findall(r"<title>(.*?)</title>", strip) == ["-2", "0", "1", "2"]
 

@@ -134,8 +134,9 @@ def content(
 ) -> list[Content]:
     """What to write on each copy of a node.
 
-    `full_name` stands in its tooltip; `operation` is what it does, if its primitive alone does not tell; `follows` names the state whose next
-    it is, `operands` are the names of what it reads; `values` and `gradients` add the numbers it holds.
+    `full_name` stands in its tooltip; `operation` is what it does, if its primitive alone does not tell; `follows`
+    names the state whose next it is, `operands` are the names of what it reads; `values` and `gradients` add the
+    numbers it holds.
     """
     node = shown[0]
     own = name or (f"{follows}′" if follows else None)
