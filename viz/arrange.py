@@ -13,7 +13,9 @@ from viz.delays import EVERY_STEP, RolledNetwork, UnrolledNetwork
 from viz.diagram import Diagram, Link, Node, diagram
 from viz.flow import with_gradient_flow
 from viz.fold import MOST_NODES, Fold, folded
+from viz.labels import Content
 from viz.layout import Edge, lay_out
+from viz.network import step_of
 from viz.parts import parts
 from viz.plan import plan
 from viz.scene import Box, Caption, Scene
@@ -87,9 +89,12 @@ def rolled_scene(graph: Graph, show: Show) -> Scene:
 
 def rolled_network(graph: Graph, show: Show) -> RolledNetwork:
     boxes = show.diagram(graph)
-    writing = show.writing(boxes)
-    contents = {node: writing.on(node, [node.tensor]) for node in boxes.nodes}
+    contents = rolled_contents(boxes, show.writing(boxes))
     return RolledNetwork(plan(boxes), contents, EVERY_STEP, repeats_weights=show.weights == "repeated")
+
+
+def rolled_contents(boxes: Diagram, writing: Writing) -> dict[Node, list[Content]]:
+    return {node: writing.on(node, [node.tensor]) for node in boxes.nodes}
 
 
 def unrolled_scene(dag: Unrolled, show: Show) -> Scene:
@@ -100,26 +105,44 @@ def unrolled_scene(dag: Unrolled, show: Show) -> Scene:
 
 def unrolled_network(dag: Unrolled, show: Show) -> UnrolledNetwork:
     boxes = show.diagram(dag.graph)
-    writing = show.writing(boxes)
     fold = folded(dag.steps, show.fold, sum(node.varies for node in boxes.nodes))
+    contents = unrolled_contents(boxes, show.writing(boxes), dag, fold)
+    return UnrolledNetwork(plan(boxes), contents, fold, dag, repeats_weights=show.weights == "repeated")
+
+
+def unrolled_contents(boxes: Diagram, writing: Writing, dag: Unrolled, fold: Fold) -> dict[Node, list[Content]]:
     contents = {}
     for node in boxes.nodes:
         copies = dag.over_time(node.tensor)
-        shown = [copies[t] for t in fold.shown] if len(copies) > 1 else copies * (len(fold.shown) if node.varies else 1)
+        shown = [copies[t] for t in fold.shown] if len(copies) > 1 else copies
         contents[node] = writing.on(node, shown)
-    return UnrolledNetwork(plan(boxes), contents, fold, dag, repeats_weights=show.weights == "repeated")
+    return contents
+
+
+def before_after_networks(graph: Graph, dag: Unrolled, show: Show) -> tuple[RolledNetwork, UnrolledNetwork]:
+    """The rolled and the unrolled network, of one and the same timestep."""
+    boxes = show.diagram(graph)
+    writing, the_plan = show.writing(boxes), plan(boxes)
+    fold = folded(dag.steps, show.fold, sum(node.varies for node in boxes.nodes))
+    rolled, unrolled = rolled_contents(boxes, writing), unrolled_contents(boxes, writing, dag, fold)
+    label = max(EVERY_STEP.label(0), fold.label(dag.steps - 1), key=len)
+    step = step_of(the_plan, {node: [*rolled[node], *unrolled[node]] for node in boxes.nodes}, label)
+    repeats = show.weights == "repeated"
+    return (
+        RolledNetwork(the_plan, rolled, EVERY_STEP, repeats_weights=repeats, shared_step=step),
+        UnrolledNetwork(the_plan, unrolled, fold, dag, repeats_weights=repeats, shared_step=step),
+    )
 
 
 def before_after_scene(graph: Graph, dag: Unrolled, show: Show) -> Scene:
     """The rolled and the unrolled picture side by side, their rows at the same heights."""
-    before, after = rolled_network(graph, show), unrolled_network(dag, show)
+    before, after = before_after_networks(graph, dag, show)
     before.fan = after.fan
     left = before.draw()
     after.head_room = before.head_room
     right = after.draw()
     gap = left.bounds[2] - right.bounds[0] + 70
-    down = after.step.bottom - before.step.bottom
-    whole = left.moved(0, down, "b_").joined([right.moved(gap, 0, "a_")])
+    whole = left.moved(0, 0, "b_").joined([right.moved(gap, 0, "a_")])
     high = whole.bounds[3] + 22
     loop = "cycle" if graph.cycles else "delay" if graph.states else "time axis"
     for id, scene, dx, text in (

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from microgrid.graph import Nodes
+from microgrid.leaves import State
 from microgrid.ops.time import is_time_reduction
 from microgrid.tensor import Tensor
 from microgrid.unroll import Unrolled
-from viz.diagram import Delay, Node, Read, Start
+from viz.diagram import Delay, Node, Read, Start, direction
 from viz.fold import Fold
 from viz.labels import Content
-from viz.network import GAP, Network
+from viz.network import GAP, Network, Step
 from viz.plan import Plan
 from viz.scene import Box, Route, chained, level, moved, rounded, straight
 
@@ -84,8 +86,9 @@ class UnrolledNetwork(Network):
         dag: Unrolled,
         *,
         repeats_weights: bool = False,
+        shared_step: Step | None = None,
     ) -> None:
-        super().__init__(the_plan, contents, fold, repeats_weights=repeats_weights)
+        super().__init__(the_plan, contents, fold, repeats_weights=repeats_weights, shared_step=shared_step)
         self.dag = dag
 
     def shows(self, node: Node, t: int | None) -> Tensor:
@@ -123,7 +126,16 @@ class UnrolledNetwork(Network):
             self.scene.wire(self.id(delay.tail), self.id(delay.head, t), "delay", way, self.carried(delay, t))
 
     def carried(self, delay: Delay, t: int) -> list[tuple[Tensor, int]]:
-        return [(self.copy(state, t), 0) for state in delay.states]
+        """What reads, at the head of a delay that arrives at timestep `t`, the values that were delayed."""
+        if delay.head.state is not None:
+            return [(self.copy(state, t), 0) for state in delay.states]
+        found = []
+        for reader in delay.head.members:
+            for index, operand in enumerate([reader.next] if isinstance(reader, State) else reader.operands):
+                read_at = t + direction(reader) if isinstance(reader, State) else t
+                if operand in Nodes(delay.states) and 0 <= read_at < self.fold.steps:
+                    found.append((self.copy(reader, read_at), index))
+        return found
 
     def connect_delay(self, delay: Delay, t: int) -> None:
         """Out over the border of one timestep and in over the border of the one that lies ahead."""
@@ -152,4 +164,5 @@ class UnrolledNetwork(Network):
                 tail: Box = self.box_of(delay.tail, last)
                 way_out = self.way_out(tail, last, delay.ahead)
                 border = (gap.side(-delay.ahead)[0], way_out[-1][1])
-                self.scene.wire(tail.id, GAP, "delay", chained(way_out, straight(way_out[-1], border)))
+                route = chained(way_out, straight(way_out[-1], border))
+                self.scene.wire(tail.id, GAP, "delay", route, self.carried(delay, last + delay.ahead))

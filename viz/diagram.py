@@ -131,8 +131,13 @@ def diagram(graph: Graph, parts: Sequence[Node] = ()) -> Diagram:
         if head is None:
             continue
         if isinstance(tensor, State):
+            following = tensor.next
             if head.state is tensor:
-                delays.setdefault((node_of[tensor.next], head, direction(tensor)), []).append(tensor)
+                delays.setdefault((node_of[following], head, direction(tensor)), []).append(tensor)
+            elif isinstance(following, State):  # both inside one part: what the first delays arrives there
+                held = delays.setdefault((node_of[following.next], head, direction(following)), [])
+                if following not in Nodes(held):
+                    held.append(following)
             if node_of.get(tensor.initial, head) is not head:
                 starts.append(Start(node_of[tensor.initial], head, direction(tensor), tensor))
             continue

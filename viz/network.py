@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from microgrid.tensor import Tensor
 from viz import theme
@@ -37,11 +38,38 @@ def largest(contents: Sequence[Content]) -> tuple[float, float]:
     return max(width for width, _ in sizes), max(height for _, height in sizes)
 
 
-def step_of(the_plan: Plan, contents: Mapping[Node, Sequence[Content]], label: str) -> StepLayout:
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The size of every node, and where those of a timestep stand."""
+
+    sizes: dict[Node, tuple[float, float]]
+    layout: StepLayout
+
+
+def step_of(the_plan: Plan, contents: Mapping[Node, Sequence[Content]], label: str) -> Step:
+    """One timestep, with room for all contents and the label."""
     reduced = {link.tail: None for node in the_plan.after for link in the_plan.links_into[node] if link.tail.varies}
     sizes = {node: largest(each) for node, each in contents.items()}
     ellipses = [node for node, each in contents.items() if theme.LIGHT.nodes[each[0].kind].shape == "ellipse"]
-    return lay_out_step(the_plan, sizes, ellipses, list(reduced), text_width(label, theme.LABEL_SIZE))
+    return Step(sizes, lay_out_step(the_plan, sizes, ellipses, list(reduced), text_width(label, theme.LABEL_SIZE)))
+
+
+def side_by_side(widths: Sequence[float], middle: float, gap: float, avoid: Sequence[float]) -> list[float]:
+    """The centres of boxes around `middle`, none of them across a vertical line at `avoid`."""
+    x = middle - (sum(widths) + gap * len(widths)) / 2
+    centres = []
+    for width in widths:
+        x += (gap + width) / 2
+        while any(abs(x - line) < width / 2 + 8 for line in avoid):
+            x += 4
+        centres.append(x)
+        x += (gap + width) / 2
+    return centres
+
+
+def extent(columns: Sequence[tuple[Node, float, tuple[float, float]]]) -> tuple[float, float]:
+    """The left and the right end of nodes side by side."""
+    return min(x - width / 2 for _, x, (width, _) in columns), max(x + width / 2 for _, x, (width, _) in columns)
 
 
 def timesteps_read(link: Link, steps: int) -> list[int]:
@@ -59,7 +87,7 @@ class Network(abc.ABC):
 
     `contents` are what to write on each node, once per shown timestep or once for all; `fold` says which timesteps
     are shown. With `repeats_weights` every timestep has copies of the leaves in the rows above and below, tied to one
-    another. The pictures differ in how they draw delays.
+    another. A `shared_step` is laid out already, for another picture too. The pictures differ in how they draw delays.
     """
 
     def __init__(
@@ -69,22 +97,30 @@ class Network(abc.ABC):
         fold: Fold,
         *,
         repeats_weights: bool = False,
+        shared_step: Step | None = None,
     ) -> None:
         self.plan = the_plan
         self.repeats_weights = repeats_weights
         self.diagram = the_plan.diagram
         self.contents = contents
         self.fold = fold
-        self.sizes = {node: largest(each) for node, each in contents.items()}
-        self.step = step = step_of(the_plan, contents, fold.label(fold.shown[-1]))
+        one = shared_step or step_of(the_plan, contents, fold.label(fold.shown[-1]))
+        self.sizes, self.step = one.sizes, one.layout
+        step = self.step
         self.pitch = step.right - step.left + theme.STEP_GAP
         self.gap_width = max(theme.STEP_GAP, 0.5 * (step.right - step.left), 110.0)
         self.scene = Scene()
         self.number = self.diagram.numbers
         self.head_room = 0.0
         self.ways_down: dict[str, Route] = {}
+        self.ways_up: dict[str, Route] = {}
         self.tie_room: dict[int, float] = {}
-        self.width = len(fold.shown) * self.pitch - theme.STEP_GAP
+        if repeats_weights:
+            for nodes, side in ((the_plan.below, -1), (the_plan.above, 1)):
+                if self.can_repeat(nodes):
+                    left, right = extent(self.columns(nodes, side))
+                    self.pitch = max(self.pitch, right - left + theme.NODE_GAP)
+        self.width = (len(fold.shown) - 1) * self.pitch + step.right - step.left
         if fold.hidden:
             self.width += self.gap_width + theme.STEP_GAP
         self.fan = theme.ROW_GAP + min(140.0, 0.035 * self.width)
@@ -189,14 +225,9 @@ class Network(abc.ABC):
 
         ordered = sorted(nodes, key=port_x) if not any(self.plan.links_into[node] for node in nodes) else nodes
         sizes = [self.write(node).size for node in ordered]
-        total = sum(width + 2 * theme.NODE_GAP for width, _ in sizes)
-        x = self.middle - total / 2
-        for node, (width, height) in zip(ordered, sizes, strict=True):
-            x += theme.NODE_GAP + width / 2
-            while any(abs(x - line) < width / 2 + 8 for line in avoid):
-                x += 4
-            self.place(node, None, (x, y), (width, height))
-            x += theme.NODE_GAP + width / 2
+        xs = side_by_side([width for width, _ in sizes], self.middle, 2 * theme.NODE_GAP, avoid)
+        for node, x, size in zip(ordered, xs, sizes, strict=True):
+            self.place(node, None, (x, y), size)
 
     @property
     def middle(self) -> float:
@@ -224,9 +255,12 @@ class Network(abc.ABC):
         elif self.plan.above:
             highest = max(self.write(node).size[1] for node in self.plan.above)
             y = self.step.top + self.head_room + self.fan + highest / 2
-            crossing = [route[-1][0] for route in self.step.out.values()]
-            crossing += [self.step.ports[node][0] for node in self.plan.after if node in self.step.ports]
-            self.row(self.plan.above, y, [x + self.offset(t) for x in crossing for t in self.fold.shown])
+            self.row(self.plan.above, y, [x + self.offset(t) for x in self.crossing() for t in self.fold.shown])
+
+    def crossing(self) -> list[float]:
+        """Where lines between a timestep and what stands on top cross the row above the timestep."""
+        leaving = [route[-1][0] for route in self.step.out.values()]
+        return leaving + [self.step.ports[node][0] for node in self.plan.after if node in self.step.ports]
 
     def can_repeat(self, nodes: Sequence[Node]) -> bool:
         """Whether timesteps may have copies of these: leaves that nothing else reads."""
@@ -235,26 +269,29 @@ class Network(abc.ABC):
         read.update(start.tail for start in self.diagram.starts)
         return bool(nodes) and all(not self.plan.links_into[node] and node not in read for node in nodes)
 
-    def repeat(self, nodes: Sequence[Node], side: int) -> None:
-        """Copies of shared nodes below (−1) or above (1) every timestep, and the ties between them."""
+    def columns(self, nodes: Sequence[Node], side: int) -> list[tuple[Node, float, tuple[float, float]]]:
+        """The copies of shared nodes below (−1) or above (1) a timestep: where each stands, and its size."""
         ordered = sorted(nodes, key=lambda node: self.step.ports[node][0])
         sizes = [self.write(node).size for node in ordered]
-        gap, highest = theme.NODE_GAP, max(height for _, height in sizes)
-        total = sum(width for width, _ in sizes) + gap * (len(sizes) - 1)
+        middle, avoid = (self.step.left + self.step.right) / 2, self.crossing() if side > 0 else []
+        xs = side_by_side([width for width, _ in sizes], middle, theme.NODE_GAP, avoid)
+        return list(zip(ordered, xs, sizes, strict=True))
+
+    def repeat(self, nodes: Sequence[Node], side: int) -> None:
+        """Copies of shared nodes below (−1) or above (1) every timestep, and the ties between them."""
+        columns = self.columns(nodes, side)
+        highest = max(height for _, _, (_, height) in columns)
         border = self.step.top + self.head_room if side > 0 else self.step.bottom
         y = border + side * (theme.ROW_GAP + highest / 2)
         before: dict[Node, Box] = {}
         for t in self.fold.shown:
-            x = self.offset(t) + (self.step.left + self.step.right - total) / 2
-            for number, (node, (width, height)) in enumerate(zip(ordered, sizes, strict=True)):
-                box = Box(
-                    f"{self.id(node)}t{t}", self.write(node), x + width / 2, y, width, height, self.shows(node, t), t
-                )
+            for number, (node, x, (width, height)) in enumerate(columns):
+                what, at = self.write(node), x + self.offset(t)
+                box = Box(f"{self.id(node)}t{t}", what, at, y, width, height, self.shows(node, t), t)
                 self.scene.add(box)
                 if node in before:
                     self.tie(before[node], box, y + side * (highest / 2 + 10 + 7 * number), side)
                 before[node] = box
-                x += width + gap
         self.tie_room[side] = highest + theme.ROW_GAP + 10 + 7 * len(nodes)
 
     def tie(self, tail: Box, head: Box, y: float, side: int) -> None:
@@ -271,13 +308,14 @@ class Network(abc.ABC):
         boxes = {self.id(node): node for node in self.plan.after}
         edges, carries = self.edges_after()
         lowest = self.lowest_after()
-        doors = self.doors(lowest)
-        sizes = {id: self.write(node).size for id, node in boxes.items()} | {door.head: (1.0, 1.0) for door in doors}
-        found = lay_out(sizes, [*edges, *doors], lowest=[*lowest, *(door.head for door in doors)])
+        doors, stairs = self.doors(lowest), self.stairs(lowest)
+        ends = [*(door.head for door in doors), *(stair.tail for stair in stairs)]
+        sizes = {id: self.write(node).size for id, node in boxes.items()} | dict.fromkeys(ends, (1.0, 1.0))
+        found = lay_out(sizes, [*edges, *doors, *stairs], lowest=[*lowest, *ends])
         xs = [x for x, _ in found.at.values()]
         dx = self.middle - (min(xs) + max(xs)) / 2
         bottom = base + self.fan
-        dy = bottom - min(found.at[id][1] - sizes[id][1] / 2 for id in boxes)
+        dy = bottom - min(found.at[id][1] - height / 2 for id, (_, height) in sizes.items())
         for id, node in boxes.items():
             x, y = found.at[id]
             self.place(node, None, (x + dx, y + dy))
@@ -286,6 +324,9 @@ class Network(abc.ABC):
         for door in doors:
             way = moved(found.routes[door.id], dx, dy)
             self.ways_down[door.tail] = chained(way, straight(way[-1], (way[-1][0], bottom)))
+        for stair in stairs:
+            way = moved(found.routes[stair.id], dx, dy)
+            self.ways_up[stair.head] = chained(straight((way[0][0], bottom), way[0]), way)
 
     def edges_after(self) -> tuple[list[Edge], dict[str, list[tuple[Tensor, int]]]]:
         """The edges among the nodes behind reductions over time, and what each carries."""
@@ -313,6 +354,15 @@ class Network(abc.ABC):
         ids = [self.id(node) for node in self.plan.after if node in read]
         return [Edge(f"{id}.down", id, f"{id}.door", backwards=True) for id in ids if id not in lowest]
 
+    def stairs(self, lowest: Sequence[str]) -> list[Edge]:
+        """To each reduction over time there that others may stand below: an edge up from the foot of a stair."""
+        ids = [self.id(node) for node in self.plan.after if node.reduces_time]
+        return [Edge(f"{id}.up", f"{id}.stair", id) for id in ids if id not in lowest]
+
+    def way_up(self, node: Node) -> Route:
+        """Into a reduction over time, past others below it: often its border alone."""
+        return self.ways_up.get(self.id(node), (self.box_of(node).bottom,))
+
     def way_out_of_row(self, start: Box) -> Route:
         """From a shared node towards the timesteps, past others of its row: often its border alone."""
         return self.ways_down.get(start.id, (start.top if start.y < self.step.bottom else start.bottom,))
@@ -320,15 +370,19 @@ class Network(abc.ABC):
     def place_starts(self) -> None:
         """Learnable initial values, outside the timestep at which their state starts, at its height."""
         beside = set(self.plan.starts)
+        placed: list[Box] = []
         for start in self.diagram.starts:
             if not self.starts_at(start):
                 continue
             node, t, side = start.tail, self.first_step(start.ahead), -start.ahead
             head = self.box_of(start.head, t)
             if node in beside and self.id(node) not in self.scene.boxes:
-                away = 1.3 * theme.STEP_GAP + self.loop_room + self.write(node).size[0] / 2
-                x = self.scene.frames[f"t{t}"].side(side) + side * away
-                self.place(node, None, (x, head.y - self.start_below))
+                width, height = self.write(node).size
+                x = self.scene.frames[f"t{t}"].side(side) + side * (1.3 * theme.STEP_GAP + self.loop_room + width / 2)
+                y = head.y - self.start_below
+                while any(abs(x - other.x) < width and abs(y - other.y) < (height + other.height) / 2 + 8 for other in placed):
+                    y -= 4
+                placed.append(self.place(node, None, (x, y)))
             if self.id(node) in self.scene.boxes:
                 way = self.from_beside if node in beside else self.around_corner
                 route = way(self.box_of(node), head, t, side)
@@ -342,11 +396,12 @@ class Network(abc.ABC):
         """From an initial value on a side of the timestep to the state `head`, under boxes that stand in the way."""
         border = self.scene.frames[f"t{t}"].side(side)
         blocking = self.blocking(head, t, border)
-        end = (head.x + side * 0.42 * head.width, head.y - self.start_below / 4)
+        wide, high = (0.42, 0.4) if head.content.kind == "state" else (0.5, 0.5)  # of an ellipse's outline
+        end = (head.x + side * wide * head.width, head.y - self.start_below / 4)
         if not blocking:
             return level(start.side(-side), end)
         low, turn = min(other.bottom[1] for other in blocking) - 7, head.x + side * 0.3 * head.width
-        inside = rounded([(border, low), (turn, low), (turn, head.y - 0.4 * head.height)], 6)
+        inside = rounded([(border, low), (turn, low), (turn, head.y - high * head.height)], 6)
         return chained(level(start.side(-side), (border, low)), inside)
 
     def around_corner(self, start: Box, head: Box, t: int, side: int) -> Route:
@@ -392,8 +447,10 @@ class Network(abc.ABC):
                 route = self.out_of(inside, link.head)
                 self.scene.wire(self.id(link.tail, t), self.id(link.head), "over time", route, carries)
         if not set(read).isdisjoint(self.fold.hidden):
-            route = upright(self.scene.boxes[GAP].top, self.box_of(link.head).bottom)
-            self.scene.wire(GAP, self.id(link.head), "over time", route)
+            way = self.way_up(link.head)
+            route = chained(upright(self.scene.boxes[GAP].top, way[0]), way)
+            carries = [each for t in self.fold.hidden if t in read for each in self.carries(link.reads, None, t)]
+            self.scene.wire(GAP, self.id(link.head), "over time", route, carries)
 
     def into(self, operand: Box, inside: Route) -> Route:
         """From a shared node to its port on a timestep, and on inside."""
@@ -410,7 +467,8 @@ class Network(abc.ABC):
         if clear == port and self.head_room:
             clear = (port[0], self.step.top + self.head_room)
         way = straight(port, clear) if clear != port else (port,)
-        return chained(inside, way, upright(clear, self.box_of(node).bottom))
+        up = self.way_up(node)
+        return chained(inside, way, upright(clear, up[0]), up)
 
     def above_the_row(self, port: Point) -> Point:
         """Over a port on a timestep, clear of the row of shared nodes between; the port itself if there is none."""

@@ -74,7 +74,7 @@ def png_dpi(source: str) -> float:
 
 def layout(source: str, engine: str = "dot") -> dict[str, Any]:
     """The laid-out graph, as Graphviz's JSON: nodes and edges with their `pos`."""
-    found: dict[str, Any] = json.loads(render(source, "json", engine))
+    found: dict[str, Any] = json.loads(render(source, "json0", engine))
     return found
 
 
