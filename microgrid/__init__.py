@@ -8,6 +8,7 @@ from microgrid.compiled.stream import Stream
 from microgrid.cycles import Cycle, find_cycles
 from microgrid.differentiate import differentiate
 from microgrid.errors import MicrogridError
+from microgrid.explain import equations, explain
 from microgrid.files import load
 from microgrid.functional import grad, jacobian, value_and_grad
 from microgrid.graph import Graph
@@ -129,10 +130,12 @@ __all__ = [
     "divide",
     "einsum",
     "equal",
+    "equations",
     "errors",
     "evaluate",
     "exp",
     "expand_dims",
+    "explain",
     "expm1",
     "find_cycles",
     "first",

@@ -6,6 +6,8 @@ A. Griewank and A. Walther, Evaluating Derivatives, 2nd ed. (2008), chapter 3.
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,21 @@ from numpy import ndarray
 
 if TYPE_CHECKING:
     from microgrid.tensor import Tensor
+
+
+_here = threading.local()
+
+
+def remember(root: Tensor) -> None:
+    """Note on what `backward` is called in this thread, without keeping it alive."""
+    _here.root = weakref.ref(root)
+
+
+def latest_root() -> Tensor | None:
+    """What `backward` was last called on in this thread, if it is still there."""
+    reference = getattr(_here, "root", None)
+    root: Tensor | None = None if reference is None else reference()
+    return root
 
 
 def reverse_topological(root: Tensor, stop: Collection[Tensor] = ()) -> list[Tensor]:

@@ -33,6 +33,11 @@ Tensors. None says that nothing flows. A rule need not undo broadcasting: backwa
 of a variadic primitive take its operands as one list."""
 
 
+Notation = str | Callable[..., str | None]
+"""A formula of the operands x, y, z, such as "x + y" or "tanh(x)"; or a function from the params to one, of which None
+says that the name and the arguments tell it best. See explain/notation.py."""
+
+
 DECLARED: dict[str, Primitive] = {}
 """Every operation by its name, for who finds one named in a file. Microgrid's own keep their names from users'."""
 
@@ -71,6 +76,8 @@ class Primitive:
         How it computes all timesteps at once; see time_axis.py.
     shape_of : ShapeRule or None
         For an operation that takes long, and whose result has the dtype that its operands have together.
+    notation : Notation or None
+        How equations write it; by default its name with its arguments.
     """
 
     name: str
@@ -87,6 +94,7 @@ class Primitive:
     view: bool | Callable[..., bool] = False
     batched: TimeRule | None = None
     shape_of: ShapeRule | None = None
+    notation: Notation | None = None
     differentiable: bool = field(init=False)
     """Whether any operand receives a gradient."""
 
@@ -207,6 +215,7 @@ def primitive(
     view: bool = False,
     batched: Callable[[Callable[..., Any]], TimeRule] | None = None,
     shape_of: ShapeRule | None = None,
+    notation: Notation | None = None,
 ) -> Callable[[Callable[Signature, Any]], Callable[Signature, Tensor]]:
     """Declare the decorated forward function as a primitive.
 
@@ -234,6 +243,9 @@ def primitive(
     shape_of : callable, optional
         From the operands' shapes to the result's, None if they do not fit: for an operation that takes
         long, and whose result has the dtype that its operands have together. Compiling asks for shapes only.
+    notation : str or callable, optional
+        How `mg.equations` writes it, as a formula of the operands x, y, z: "x + y", "x^2", "tanh(x)"; or a function
+        from the settings to one. By default its name with its arguments.
 
     Examples
     --------
@@ -266,6 +278,7 @@ def primitive(
             view=view,
             batched=over_all(forward) if over_all else None,
             shape_of=shape_of,
+            notation=notation,
         )
         recorder: Callable[..., Tensor]
         if declared.variadic:

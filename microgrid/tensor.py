@@ -179,6 +179,7 @@ class Tensor:
         order = backward.reverse_topological(self)
         backward.refuse_where_forbidden(self, order, lambda: describe(self, 5))
         backward.accumulate_gradients(order, seed)
+        backward.remember(self)
 
     def _seed(self, gradient: Any) -> Any:
         if gradient is None:

@@ -298,6 +298,8 @@ def unroll(
             static[node] = node
         else:
             static[node] = compute_static(node, graph.names[node], copies, static, steps)
+            if node in graph.aliases and static[node] is not node:
+                static[node]._name = Name(graph.aliases[node])
     return Unrolled(graph, steps, copies, static)
 
 

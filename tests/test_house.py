@@ -24,6 +24,7 @@ LAYERS = [
     ["cycles"],
     ["sequences"],
     ["unroll", "differentiate", "rebuild", "drawn_inputs"],
+    ["explain"],
     ["schedule"],
     ["execute", "rewrite"],
     ["compiled"],

@@ -174,10 +174,11 @@ class LSTMCell(GatedCell, called="lstmcell"):
         z_i, z_f, z_o, z_g = split(self.from_input(x) + h @ self.U, 4, axis=-1)
         if self.peepholes:
             z_i, z_f = z_i + self.P_i * c, z_f + self.P_f * c
-        c_next = sigmoid(z_f) * c + sigmoid(z_i) * tanh(z_g)
+        i, f, g = sigmoid(z_i).named("i"), sigmoid(z_f).named("f"), tanh(z_g).named("g")
+        c_next = f * c + i * g
         if self.peepholes:
             z_o = z_o + self.P_o * c_next
-        return sigmoid(z_o) * tanh(c_next), c_next
+        return sigmoid(z_o).named("o") * tanh(c_next), c_next
 
     def read_torch_layer(self, prefix: str, suffix: str, take: TakeTorch) -> FromTorch:
         self.refuse_peepholes()
@@ -250,13 +251,13 @@ class GRUCell(GatedCell, called="grucell"):
         if self.reset_after:
             of_state = h @ self.U
             gates = sigmoid(given[..., : 2 * count] + of_state[..., : 2 * count])
-            r, z = split(gates, 2, axis=-1)
+            r, z = (gate.named(name) for gate, name in zip(split(gates, 2, axis=-1), "rz", strict=True))
             n = tanh(given[..., 2 * count :] + r * (of_state[..., 2 * count :] + self.b_h))
         else:
             gates = sigmoid(given[..., : 2 * count] + h @ self.U[:, : 2 * count])
-            r, z = split(gates, 2, axis=-1)
+            r, z = (gate.named(name) for gate, name in zip(split(gates, 2, axis=-1), "rz", strict=True))
             n = tanh(given[..., 2 * count :] + (r * h) @ self.U[:, 2 * count :])
-        return (1 - z) * n + z * h
+        return (1 - z) * n.named("n") + z * h
 
     def read_torch_layer(self, prefix: str, suffix: str, take: TakeTorch) -> FromTorch:
         self.refuse_reset_before()

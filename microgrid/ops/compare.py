@@ -13,7 +13,7 @@ from microgrid.primitive import primitive
 from microgrid.tensor import ArrayLike, Tensor, constant, describe
 
 
-@primitive(np.equal, label="=")
+@primitive(np.equal, label="=", notation="x = y")
 def equal(x: Any, y: Any) -> Any:
     """Whether the elements are equal.
 
@@ -23,7 +23,7 @@ def equal(x: Any, y: Any) -> Any:
     return x == y
 
 
-@primitive(np.not_equal, label="≠")
+@primitive(np.not_equal, label="≠", notation="x ≠ y")
 def not_equal(x: Any, y: Any) -> Any:
     """Whether the elements differ.
 
@@ -33,7 +33,7 @@ def not_equal(x: Any, y: Any) -> Any:
     return x != y
 
 
-@primitive(np.less, label="<")
+@primitive(np.less, label="<", notation="x < y")
 def less(x: Any, y: Any) -> Any:
     """Whether the elements of `x` are smaller.
 
@@ -43,7 +43,7 @@ def less(x: Any, y: Any) -> Any:
     return x < y
 
 
-@primitive(np.less_equal, label="≤")
+@primitive(np.less_equal, label="≤", notation="x ≤ y")
 def less_equal(x: Any, y: Any) -> Any:
     """Whether the elements of `x` are smaller or equal.
 
@@ -53,7 +53,7 @@ def less_equal(x: Any, y: Any) -> Any:
     return x <= y
 
 
-@primitive(np.greater, label=">")
+@primitive(np.greater, label=">", notation="x > y")
 def greater(x: Any, y: Any) -> Any:
     """Whether the elements of `x` are larger.
 
@@ -63,7 +63,7 @@ def greater(x: Any, y: Any) -> Any:
     return x > y
 
 
-@primitive(np.greater_equal, label="≥")
+@primitive(np.greater_equal, label="≥", notation="x ≥ y")
 def greater_equal(x: Any, y: Any) -> Any:
     """Whether the elements of `x` are larger or equal.
 
@@ -73,7 +73,7 @@ def greater_equal(x: Any, y: Any) -> Any:
     return x >= y
 
 
-@primitive(np.logical_and, label="and")
+@primitive(np.logical_and, label="and", notation="x ∧ y")
 def logical_and(x: Any, y: Any) -> Any:
     """Whether both elements are true.
 
@@ -83,7 +83,7 @@ def logical_and(x: Any, y: Any) -> Any:
     return np.logical_and(x, y)
 
 
-@primitive(np.logical_or, label="or")
+@primitive(np.logical_or, label="or", notation="x ∨ y")
 def logical_or(x: Any, y: Any) -> Any:
     """Whether either element is true.
 
@@ -93,7 +93,7 @@ def logical_or(x: Any, y: Any) -> Any:
     return np.logical_or(x, y)
 
 
-@primitive(np.logical_not, label="not")
+@primitive(np.logical_not, label="not", notation="¬x")
 def logical_not(x: Any) -> Any:
     """Whether each element is false.
 

@@ -13,7 +13,7 @@ from microgrid.primitive import primitive
 from microgrid.tensor import PYTHON_NUMBERS, ArrayLike, Tensor
 
 
-@primitive(np.add, vjp=(lambda g, out, x, y: g, lambda g, out, x, y: g), label="+")
+@primitive(np.add, vjp=(lambda g, out, x, y: g, lambda g, out, x, y: g), label="+", notation="x + y")
 def add(x: Any, y: Any) -> Any:
     """Sum of two arrays, elementwise.
 
@@ -23,7 +23,7 @@ def add(x: Any, y: Any) -> Any:
     return x + y
 
 
-@primitive(np.subtract, vjp=(lambda g, out, x, y: g, lambda g, out, x, y: -g), label="−")
+@primitive(np.subtract, vjp=(lambda g, out, x, y: g, lambda g, out, x, y: -g), label="−", notation="x − y")
 def subtract(x: Any, y: Any) -> Any:
     """Difference of two arrays, elementwise.
 
@@ -33,7 +33,7 @@ def subtract(x: Any, y: Any) -> Any:
     return x - y
 
 
-@primitive(np.multiply, vjp=(lambda g, out, x, y: g * y, lambda g, out, x, y: g * x), label="×")
+@primitive(np.multiply, vjp=(lambda g, out, x, y: g * y, lambda g, out, x, y: g * x), label="×", notation="x ⊙ y")
 def multiply(x: Any, y: Any) -> Any:
     """Product of two arrays, elementwise.
 
@@ -43,7 +43,7 @@ def multiply(x: Any, y: Any) -> Any:
     return x * y
 
 
-@primitive(np.divide, vjp=(lambda g, out, x, y: g / y, lambda g, out, x, y: -g * out / y), label="÷")
+@primitive(np.divide, vjp=(lambda g, out, x, y: g / y, lambda g, out, x, y: -g * out / y), label="÷", notation="x / y")
 def divide(x: Any, y: Any) -> Any:
     """Quotient of two arrays, elementwise.
 
@@ -53,7 +53,7 @@ def divide(x: Any, y: Any) -> Any:
     return x / y
 
 
-@primitive(np.negative, vjp=lambda g, out, x: -g, label="−(·)")
+@primitive(np.negative, vjp=lambda g, out, x: -g, label="−(·)", notation="−x")
 def negative(x: Any) -> Any:
     """Each element with the other sign.
 
@@ -82,6 +82,7 @@ def power_vjp_x(g: Any, out: Any, x: Any, y: Any) -> Any:
     ),
     scalar=python_power,
     label="^",
+    notation="x^y",
 )
 def power(x: Any, y: Any) -> Any:
     """`x` to the power `y`, elementwise.
@@ -95,7 +96,7 @@ def power(x: Any, y: Any) -> Any:
     return x**y
 
 
-@primitive(np.positive, vjp=lambda g, out, x: g, label="=")
+@primitive(np.positive, vjp=lambda g, out, x: g, label="=", notation="x")
 def positive(x: Any) -> Any:
     """The same value as a node of its own.
 
@@ -117,18 +118,18 @@ def astype(x: ArrayLike, dtype: Any = np.float64) -> Tensor:
 
 
 @primitive(
-    vjp=lambda g, out, x, *, dtype: g, label="astype", elementwise=True
+    vjp=lambda g, out, x, *, dtype: g, label="astype", elementwise=True, notation="x"
 )  # the gradient takes its operand's dtype by itself
 def to_floats(x: Any, dtype: Any = np.float64) -> Any:
     return np.asarray(x).astype(dtype)
 
 
-@primitive(label="astype", elementwise=True)
+@primitive(label="astype", elementwise=True, notation=lambda dtype: f"{np.dtype(dtype)}(x)")
 def to_others(x: Any, dtype: Any = np.int64) -> Any:
     return np.asarray(x).astype(dtype)
 
 
-@primitive(np.exp, vjp=lambda g, out, x: g * out, scalar=math.exp)
+@primitive(np.exp, vjp=lambda g, out, x: g * out, scalar=math.exp, notation="exp(x)")
 def exp(x: Any) -> Any:
     """e to the power of each element.
 
@@ -138,7 +139,7 @@ def exp(x: Any) -> Any:
     return np.exp(x)
 
 
-@primitive(np.log, vjp=lambda g, out, x: g / x, scalar=math.log)
+@primitive(np.log, vjp=lambda g, out, x: g / x, scalar=math.log, notation="log(x)")
 def log(x: Any) -> Any:
     """Natural logarithm of each element.
 
@@ -148,7 +149,7 @@ def log(x: Any) -> Any:
     return np.log(x)
 
 
-@primitive(np.log1p, vjp=lambda g, out, x: g / (1 + x), scalar=math.log1p)
+@primitive(np.log1p, vjp=lambda g, out, x: g / (1 + x), scalar=math.log1p, notation="log(1 + x)")
 def log1p(x: Any) -> Any:
     """log(1 + x), exact for small x.
 
@@ -158,7 +159,7 @@ def log1p(x: Any) -> Any:
     return np.log1p(x)
 
 
-@primitive(np.expm1, vjp=lambda g, out, x: g * (out + 1), scalar=math.expm1)
+@primitive(np.expm1, vjp=lambda g, out, x: g * (out + 1), scalar=math.expm1, notation="exp(x) − 1")
 def expm1(x: Any) -> Any:
     """exp(x) − 1, exact for small x.
 
@@ -168,7 +169,7 @@ def expm1(x: Any) -> Any:
     return np.expm1(x)
 
 
-@primitive(np.sqrt, vjp=lambda g, out, x: g / (2 * out), scalar=math.sqrt, label="√")
+@primitive(np.sqrt, vjp=lambda g, out, x: g / (2 * out), scalar=math.sqrt, label="√", notation="√x")
 def sqrt(x: Any) -> Any:
     """Square root of each element; its gradient at 0 is infinite.
 
@@ -178,7 +179,7 @@ def sqrt(x: Any) -> Any:
     return np.sqrt(x)
 
 
-@primitive(np.square, vjp=lambda g, out, x: g * (2 * x), label="(·)²")
+@primitive(np.square, vjp=lambda g, out, x: g * (2 * x), label="(·)²", notation="x^2")
 def square(x: Any) -> Any:
     """Square of each element.
 
@@ -188,7 +189,7 @@ def square(x: Any) -> Any:
     return x * x
 
 
-@primitive(np.absolute, np.fabs, vjp=lambda g, out, x: g * np.sign(x), scalar=abs, label="|·|")
+@primitive(np.absolute, np.fabs, vjp=lambda g, out, x: g * np.sign(x), scalar=abs, label="|·|", notation="|x|")
 def absolute(x: Any) -> Any:
     """Absolute value of each element; its subgradient at 0 is taken as 0.
 
@@ -198,7 +199,7 @@ def absolute(x: Any) -> Any:
     return np.absolute(x)
 
 
-@primitive(np.sign, scalar=lambda x: type(x)((x > 0) - (x < 0)) if x == x else x)
+@primitive(np.sign, scalar=lambda x: type(x)((x > 0) - (x < 0)) if x == x else x, notation="sign(x)")
 def sign(x: Any) -> Any:
     """−1, 0 or 1 by the sign of each element. No gradient flows through it.
 
@@ -208,7 +209,7 @@ def sign(x: Any) -> Any:
     return np.sign(x)
 
 
-@primitive(np.sin, vjp=lambda g, out, x: g * np.cos(x), scalar=math.sin)
+@primitive(np.sin, vjp=lambda g, out, x: g * np.cos(x), scalar=math.sin, notation="sin(x)")
 def sin(x: Any) -> Any:
     """Sine of each element, in radians.
 
@@ -218,7 +219,7 @@ def sin(x: Any) -> Any:
     return np.sin(x)
 
 
-@primitive(np.cos, vjp=lambda g, out, x: -g * np.sin(x), scalar=math.cos)
+@primitive(np.cos, vjp=lambda g, out, x: -g * np.sin(x), scalar=math.cos, notation="cos(x)")
 def cos(x: Any) -> Any:
     """Cosine of each element, in radians.
 
@@ -228,7 +229,7 @@ def cos(x: Any) -> Any:
     return np.cos(x)
 
 
-@primitive(np.tanh, vjp=lambda g, out, x: g * (1 - out * out), scalar=math.tanh)
+@primitive(np.tanh, vjp=lambda g, out, x: g * (1 - out * out), scalar=math.tanh, notation="tanh(x)")
 def tanh(x: Any) -> Any:
     """Hyperbolic tangent of each element.
 
@@ -244,7 +245,9 @@ def python_sigmoid(x: float) -> float:
     return (1.0 if x >= 0 else e) / (1.0 + e)
 
 
-@primitive(vjp=lambda g, out, x: g * (out * (1 - out)), scalar=python_sigmoid, label="σ", elementwise=True)
+@primitive(
+    vjp=lambda g, out, x: g * (out * (1 - out)), scalar=python_sigmoid, label="σ", elementwise=True, notation="σ(x)"
+)
 def sigmoid(x: Any) -> Any:
     """The logistic function 1 / (1 + exp(−x)) of each element, without overflow.
 
@@ -262,7 +265,12 @@ def where_true(condition: Any, g: Any) -> Any:
     return np.where(condition, g, 0.0)
 
 
-@primitive(vjp=lambda g, out, x: where_true(x > 0, g), scalar=lambda x: type(x)(0) if x <= 0 else x, elementwise=True)
+@primitive(
+    vjp=lambda g, out, x: where_true(x > 0, g),
+    scalar=lambda x: type(x)(0) if x <= 0 else x,
+    elementwise=True,
+    notation="relu(x)",
+)
 def relu(x: Any) -> Any:
     """The positive part max(x, 0) of each element; its subgradient at 0 is taken as 0.
 
@@ -276,6 +284,7 @@ def relu(x: Any) -> Any:
     vjp=lambda g, out, x: g * np.exp(x - out),  # exp(x - softplus(x)) is sigmoid(x)
     scalar=lambda x: max(x, 0.0) + math.log1p(math.exp(-abs(x))),
     elementwise=True,
+    notation="softplus(x)",
 )
 def softplus(x: Any) -> Any:
     """log(1 + exp(x)) of each element, a smooth relu, without overflow.
@@ -299,6 +308,7 @@ def gelu_vjp(g: Any, out: Any, x: Any) -> Any:
     vjp=gelu_vjp,
     scalar=lambda x: 0.5 * x * (1 + math.tanh(GELU_SCALE * (x + GELU_CUBE * x * x * x))),
     elementwise=True,
+    notation="gelu(x)",
 )
 def gelu(x: Any) -> Any:
     """Gaussian error linear unit of each element, in its tanh form (free of erf).
@@ -329,6 +339,7 @@ def with_kind(chosen: float, x: float, y: float) -> float:
     ),
     scalar=python_maximum,
     label="max",
+    notation="max(x, y)",
 )
 def maximum(x: Any, y: Any) -> Any:
     """The larger of two arrays, elementwise; where they tie, each gets half of the gradient.
@@ -347,6 +358,7 @@ def maximum(x: Any, y: Any) -> Any:
     ),
     scalar=lambda x, y: -python_maximum(-x, -y),
     label="min",
+    notation="min(x, y)",
 )
 def minimum(x: Any, y: Any) -> Any:
     """The smaller of two arrays, elementwise; where they tie, each gets half of the gradient.
@@ -366,6 +378,7 @@ def minimum(x: Any, y: Any) -> Any:
     ),
     scalar=lambda condition, x, y: with_kind(x if condition else y, x, y),
     elementwise=True,
+    notation="where(x, y, z)",
 )
 def where(condition: Any, x: Any, y: Any) -> Any:
     """`x` where `condition` holds and `y` elsewhere; the condition has no gradient.
@@ -406,6 +419,7 @@ NUMPY_FUNCTIONS[np.clip] = numpy_clip
     vjp=(lambda g, out, x, low, high: where_true((x >= low) & (x <= high), g), None, None),
     scalar=lambda x, low, high: type(x)(low if x < low else high if x > high else x),
     elementwise=True,
+    notation="clip(x, y, z)",
 )
 def clip_between(x: Any, low: Any, high: Any) -> Any:
     return np.clip(x, low, high)

@@ -30,6 +30,24 @@ def fill(template: Any, indices: tuple[Any, ...]) -> Any:
     return indices[template.position] if isinstance(template, Slot) else template
 
 
+def written(template: Any) -> str:
+    """An index as it is typed, with the number of the operand for each slot: "0:4, #1"."""
+    if isinstance(template, tuple):
+        return ", ".join(map(written, template))
+    if isinstance(template, Slot):
+        return f"#{template.position + 1}"
+    if isinstance(template, slice):
+        ends = [template.start, template.stop] + ([template.step] if template.step is not None else [])
+        return ":".join("" if end is None else str(end) for end in ends)
+    if isinstance(template, np.ndarray) and template.ndim:
+        return f"{template.size} places"
+    return "…" if template is Ellipsis else str(template)
+
+
+def scatter_notation(place: str) -> str:
+    return "scatter(x, …)" if "#" in place else f"scatter_{{{place}}}(x)"
+
+
 def scatter(g: Any, *indices: Any, shape: tuple[int, ...], template: Any) -> Any:
     out = np.zeros(shape, dtype=np.result_type(g))
     index = fill(template, indices)
@@ -104,6 +122,7 @@ GETITEM = Primitive(
     forward=lambda operands, template: np.asarray(operands[0])[fill(template, tuple(operands[1:]))],
     vjp_of=only_first(getitem_vjp),
     label="[ ]",
+    notation=lambda template: f"x[{written(template)}]",
     variadic=True,
     view=lambda template: reads_once(template),
     batched=getitem_over_time,
@@ -113,6 +132,7 @@ SCATTER_ADD = Primitive(
     forward=lambda operands, shape, template: scatter(*operands, shape=shape, template=template),
     vjp_of=only_first(scatter_vjp),
     label="scatter",
+    notation=lambda shape, template: scatter_notation(written(template)),
     variadic=True,
     batched=scatter_over_time,
 )
@@ -168,7 +188,9 @@ def take_over_time(forward: Any) -> TimeRule:
     return rule
 
 
-@primitive(np.take, vjp=(take_vjp, None), batched=take_over_time)
+@primitive(
+    np.take, vjp=(take_vjp, None), batched=take_over_time, notation=lambda axis: "x[y]" if axis in (0, None) else None
+)
 def take(x: Any, indices: Any, axis: int | None = None) -> Any:
     """The elements at integer `indices` along `axis`, or of the flattened array.
 

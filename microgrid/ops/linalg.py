@@ -59,7 +59,14 @@ def matmul_shape(x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...] | No
     return (*np.broadcast_shapes(x[:-2], y[:-2]), *x[-2:-1], *(y[-1:] if len(y) > 1 else ()))
 
 
-@primitive(np.matmul, vjp=(matmul_vjp_x, matmul_vjp_y), label="@", batched=matmul_over_time, shape_of=matmul_shape)
+@primitive(
+    np.matmul,
+    vjp=(matmul_vjp_x, matmul_vjp_y),
+    label="@",
+    batched=matmul_over_time,
+    shape_of=matmul_shape,
+    notation="x y",
+)
 def matmul(x: Any, y: Any) -> Any:
     """Matrix product, with `np.matmul`'s rules: (..., n, k) @ (..., k, m) → (..., n, m).
 
@@ -117,6 +124,7 @@ EINSUM = Primitive(
     forward=lambda operands, inputs, output: np.einsum(",".join(inputs) + "->" + output, *operands),
     vjp_of=einsum_vjp_of,
     label="einsum",
+    notation=lambda inputs, output: f"einsum_{{{','.join(inputs)}→{output}}}(x, …)",
     variadic=True,
     batched=einsum_over_time,
 )

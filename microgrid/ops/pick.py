@@ -46,6 +46,7 @@ def lookup_over_time(forward: Any) -> TimeRule:
 @primitive(
     vjp=(lambda g, out, table, index: rows_of(g, index, np.shape(table)[0]), None),
     batched=lookup_over_time,
+    notation="x[y]",
 )
 def lookup(table: Any, index: Any) -> Any:
     """Rows of a table by whole numbers: (rows, *features), (…) → (…, *features).
@@ -90,7 +91,11 @@ def add_rows_over_time(forward: Any) -> TimeRule:
     return rule
 
 
-@primitive(vjp=(lambda g, out, x, index, *, rows: lookup_of(g, index), None), batched=add_rows_over_time)
+@primitive(
+    vjp=(lambda g, out, x, index, *, rows: lookup_of(g, index), None),
+    batched=add_rows_over_time,
+    notation=lambda rows: "onehot(y)ᵀ x",
+)
 def add_rows(x: Any, index: Any, rows: int = 0) -> Any:
     """A table of so many rows, to which each entry of `x` is added at the row that `index` says; see `lookup`."""
     return sum_by_row(np.asarray(x), np.asarray(index), rows)
@@ -119,7 +124,9 @@ def by_rows_over_time(forward: Any) -> TimeRule:
     return rule
 
 
-@primitive(vjp=(lambda g, out, x, index: placed(g, index, np.shape(x)[-1]), None), batched=by_rows_over_time)
+@primitive(
+    vjp=(lambda g, out, x, index: placed(g, index, np.shape(x)[-1]), None), batched=by_rows_over_time, notation="x[y]"
+)
 def pick(x: Any, index: Any) -> Any:
     """One element of each row of `x`: (…, count), (…) → (…).
 
@@ -135,7 +142,11 @@ def pick(x: Any, index: Any) -> Any:
     return np.take_along_axis(np.asarray(x), spread_index(index, np.shape(x)[:-1]), axis=-1)[..., 0]
 
 
-@primitive(vjp=(lambda g, out, x, index, *, count: made_by(pick, g, index), None), batched=by_rows_over_time)
+@primitive(
+    vjp=(lambda g, out, x, index, *, count: made_by(pick, g, index), None),
+    batched=by_rows_over_time,
+    notation=lambda count: "x ⊙ onehot(y)",
+)
 def place(x: Any, index: Any, count: int = 0) -> Any:
     """Rows of `count` zeros with one element of `x` in each, where `index` says: (…), (…) → (…, count)."""
     out = np.zeros((*np.shape(x), count), np.result_type(x))

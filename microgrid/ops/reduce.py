@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from microgrid.primitive import primitive
+from microgrid.primitive import Notation, primitive
 from microgrid.tensor import Axis
 from microgrid.time_axis import along_axes, along_one_axis
 
@@ -35,11 +35,23 @@ def count(x: Any, axis: Axis) -> int:
     return math.prod(np.shape(x)[i] for i in axes_of(np.ndim(x), axis))
 
 
+def along(sign: str, operand: str, default: Axis = None) -> Notation:
+    """The notation of an operation along an axis, which is written as a subscript where it is not the usual one."""
+
+    def notation(axis: Axis = None, **_: Any) -> str:
+        if axis == default:
+            return sign + operand
+        axes = "all" if axis is None else ", ".join(map(str, (axis,) if isinstance(axis, int | np.integer) else axis))
+        return f"{sign}_{{axis {axes}}}{operand}"
+
+    return notation
+
+
 def sum_vjp(g: Any, out: Any, x: Any, *, axis: Axis, keepdims: bool) -> Any:
     return np.broadcast_to(spread(g, x, axis, keepdims), np.shape(x))
 
 
-@primitive(np.sum, vjp=sum_vjp, batched=along_axes, label="Σ")
+@primitive(np.sum, vjp=sum_vjp, batched=along_axes, label="Σ", notation=along("Σ", " x"))
 def sum(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Sum of the elements along `axis`.
 
@@ -53,7 +65,7 @@ def mean_vjp(g: Any, out: Any, x: Any, *, axis: Axis, keepdims: bool) -> Any:
     return np.broadcast_to(spread(g / count(x, axis), x, axis, keepdims), np.shape(x))
 
 
-@primitive(np.mean, vjp=mean_vjp, batched=along_axes)
+@primitive(np.mean, vjp=mean_vjp, batched=along_axes, notation=along("mean", "(x)"))
 def mean(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Arithmetic mean along `axis`.
 
@@ -68,7 +80,7 @@ def extreme_vjp(g: Any, out: Any, x: Any, *, axis: Axis, keepdims: bool) -> Any:
     return attained * spread(g / numpy.sum(attained, axis=axis, keepdims=keepdims), x, axis, keepdims)
 
 
-@primitive(np.max, vjp=extreme_vjp, batched=along_axes)
+@primitive(np.max, vjp=extreme_vjp, batched=along_axes, notation=along("max", "(x)"))
 def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Largest element along `axis`; elements that tie share the gradient equally.
 
@@ -78,7 +90,7 @@ def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     return numpy.max(x, axis=axis, keepdims=keepdims)
 
 
-@primitive(np.min, vjp=extreme_vjp, batched=along_axes)
+@primitive(np.min, vjp=extreme_vjp, batched=along_axes, notation=along("min", "(x)"))
 def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Smallest element along `axis`; elements that tie share the gradient equally.
 
@@ -93,7 +105,7 @@ def var_vjp(g: Any, out: Any, x: Any, *, axis: Axis, keepdims: bool, ddof: int) 
     return spread(g * (2 / (count(x, axis) - ddof)), x, axis, keepdims) * deviation
 
 
-@primitive(np.var, vjp=var_vjp, batched=along_axes)
+@primitive(np.var, vjp=var_vjp, batched=along_axes, notation=along("var", "(x)"))
 def var(x: Any, axis: Axis = None, keepdims: bool = False, *, ddof: int = 0) -> Any:
     """Variance along `axis`, with divisor N − `ddof` (NumPy's default 0; PyTorch's is 1).
 
@@ -108,7 +120,7 @@ def std_vjp(g: Any, out: Any, x: Any, *, axis: Axis, keepdims: bool, ddof: int) 
     return spread(g / (out * (count(x, axis) - ddof)), x, axis, keepdims) * deviation
 
 
-@primitive(np.std, vjp=std_vjp, batched=along_axes)
+@primitive(np.std, vjp=std_vjp, batched=along_axes, notation=along("std", "(x)"))
 def std(x: Any, axis: Axis = None, keepdims: bool = False, *, ddof: int = 0) -> Any:
     """Standard deviation along `axis`, with divisor N − `ddof`; no gradient exists where it is 0.
 
@@ -146,7 +158,7 @@ def product_before(rows: Any) -> Any:
     return product
 
 
-@primitive(np.prod, vjp=prod_vjp, batched=along_axes, label="∏")
+@primitive(np.prod, vjp=prod_vjp, batched=along_axes, label="∏", notation=along("∏", " x"))
 def prod(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """Product of the elements along `axis`.
 
@@ -163,7 +175,7 @@ def cumsum_vjp(g: Any, out: Any, x: Any, *, axis: int | None) -> Any:
     return np.reshape(np.flip(np.cumsum(np.flip(g, along), along), along), np.shape(x))
 
 
-@primitive(np.cumsum, vjp=cumsum_vjp, batched=along_one_axis)
+@primitive(np.cumsum, vjp=cumsum_vjp, batched=along_one_axis, notation=along("cumsum", "(x)"))
 def cumsum(x: Any, axis: int | None = None) -> Any:
     """Running sum along `axis`, or over all elements in order.
 
@@ -177,7 +189,7 @@ def logsumexp_vjp(g: Any, out: Any, x: Any, *, axis: Axis, keepdims: bool) -> An
     return spread(g, x, axis, keepdims) * np.exp(x - spread(out, x, axis, keepdims))
 
 
-@primitive(vjp=logsumexp_vjp, batched=along_axes)
+@primitive(vjp=logsumexp_vjp, batched=along_axes, notation=along("logsumexp", "(x)", default=-1))
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Any:
     """log(Σ exp(x)) along `axis`, without overflow.
 
@@ -195,7 +207,7 @@ def softmax_vjp(g: Any, out: Any, x: Any, *, axis: Axis) -> Any:
     return weighted - out * np.sum(weighted, axis=axis, keepdims=True)
 
 
-@primitive(vjp=softmax_vjp, batched=along_axes)
+@primitive(vjp=softmax_vjp, batched=along_axes, notation=along("softmax", "(x)", default=-1))
 def softmax(x: Any, axis: Axis = -1) -> Any:
     """exp(x) / Σ exp(x) along `axis`, without overflow.
 
@@ -210,7 +222,7 @@ def log_softmax_vjp(g: Any, out: Any, x: Any, *, axis: Axis) -> Any:
     return g - np.exp(out) * np.sum(g, axis=axis, keepdims=True)
 
 
-@primitive(vjp=log_softmax_vjp, batched=along_axes)
+@primitive(vjp=log_softmax_vjp, batched=along_axes, notation=along("log_softmax", "(x)", default=-1))
 def log_softmax(x: Any, axis: Axis = -1) -> Any:
     """log(softmax(x)) along `axis`, without overflow.
 

@@ -64,7 +64,15 @@ def transpose_over_time(forward: Any) -> time_axis.TimeRule:
     return rule
 
 
-@primitive(np.transpose, np.permute_dims, vjp=transpose_vjp, label="T", view=True, batched=transpose_over_time)
+@primitive(
+    np.transpose,
+    np.permute_dims,
+    vjp=transpose_vjp,
+    label="T",
+    view=True,
+    batched=transpose_over_time,
+    notation=lambda axes: "xᵀ" if axes is None else None,
+)
 def transpose(x: Any, axes: Sequence[int] | None = None) -> Any:
     """With the axes in another order; reversed by default.
 
@@ -95,6 +103,7 @@ def swapaxes_over_time(forward: Any) -> time_axis.TimeRule:
     label="T",
     view=True,
     batched=swapaxes_over_time,
+    notation=lambda axis1, axis2: "xᵀ" if {axis1, axis2} == {-1, -2} else None,
 )
 def swapaxes(x: Any, axis1: int = -1, axis2: int = -2) -> Any:
     """With two axes exchanged; by default the last two.
@@ -145,7 +154,12 @@ def pad_over_time(forward: Any) -> time_axis.TimeRule:
     return rule
 
 
-@primitive(np.pad, vjp=pad_vjp, batched=pad_over_time)
+@primitive(
+    np.pad,
+    vjp=pad_vjp,
+    batched=pad_over_time,
+    notation=lambda pad_width, mode, constant_values: None if constant_values else f"pad_{{{pad_width}}}(x)",
+)
 def pad(x: Any, pad_width: Any = 0, mode: str = "constant", constant_values: float = 0) -> Any:
     """With a border of a constant; `pad_width` is one int, (before, after), or one such pair per axis.
 
@@ -179,7 +193,13 @@ def concatenate_vjp_of(index: int) -> Rule:
     return rule
 
 
-@primitive(np.concatenate, vjp_of=concatenate_vjp_of, label="concat", batched=time_axis.joined)
+@primitive(
+    np.concatenate,
+    vjp_of=concatenate_vjp_of,
+    label="concat",
+    batched=time_axis.joined,
+    notation=lambda axis: "[x; …]" if axis in (0, None) else "[x, …]",
+)
 def concatenate(arrays: Any, axis: int | None = 0) -> Any:
     """A sequence of arrays joined along an axis they have; with None, flattened and joined.
 

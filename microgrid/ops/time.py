@@ -17,8 +17,8 @@ from microgrid.outline import ShapeRule
 from microgrid.primitive import Primitive, Rule, record
 from microgrid.tensor import ArrayLike, Tensor
 
-DELAY = Primitive(name="delay", forward=lambda x: x, vjps=(lambda g, out, x: g,), label="t−1")
-DELAY_BACK = Primitive(name="delay", forward=lambda x: x, vjps=(lambda g, out, x: g,), label="t+1")
+DELAY = Primitive(name="delay", forward=lambda x: x, vjps=(lambda g, out, x: g,), label="t−1", notation="x")
+DELAY_BACK = Primitive(name="delay", forward=lambda x: x, vjps=(lambda g, out, x: g,), label="t+1", notation="x")
 """The delay of a reverse state."""
 
 
@@ -36,29 +36,51 @@ def reduction(
     label: str,
     reads: Callable[[list[Any]], list[Any]] = lambda steps: steps,
     shape_of: ShapeRule | None = None,
+    notation: str | None = None,
 ) -> Primitive:
     """A reduction over time; `reads` picks the timesteps it needs."""
-    return Primitive(name, forward, vjp_of=vjp_of, label=label, over_time=reads, variadic=True, shape_of=shape_of)
+    return Primitive(
+        name,
+        forward,
+        vjp_of=vjp_of,
+        label=label,
+        over_time=reads,
+        variadic=True,
+        shape_of=shape_of,
+        notation=notation,
+    )
 
 
-TIME_SUM = reduction("time_sum", sum_of, lambda index: lambda g, out, steps: g, "Σ over t")
+TIME_SUM = reduction("time_sum", sum_of, lambda index: lambda g, out, steps: g, "Σ over t", notation="Σ_t x")
 TIME_MEAN = reduction(
     "time_mean",
     lambda values: sum_of(values) / len(values),
     lambda index: lambda g, out, steps: g / len(steps),
     "mean over t",
+    notation="1 / T ⊙ Σ_t x",
 )
 FIRST = reduction(
-    "first", lambda values: values[0], lambda index: lambda g, out, step: g, "first t", lambda steps: steps[:1]
+    "first",
+    lambda values: values[0],
+    lambda index: lambda g, out, step: g,
+    "first t",
+    lambda steps: steps[:1],
+    notation="x_{0}",
 )
 LAST = reduction(
-    "last", lambda values: values[0], lambda index: lambda g, out, step: g, "last t", lambda steps: steps[-1:]
+    "last",
+    lambda values: values[0],
+    lambda index: lambda g, out, step: g,
+    "last t",
+    lambda steps: steps[-1:],
+    notation="x_{T−1}",
 )
 TIME_STACK = reduction(
     "time_stack",
     lambda values: np.stack([np.asarray(value) for value in values]),
     lambda index: lambda g, out, steps: g[index],
     "stack over t",
+    notation="stack_t(x)",
 )
 
 
@@ -91,6 +113,7 @@ TIME_MATMUL = reduction(
     of_pairs(lambda x, y: x.T @ y),
     pair_vjp_of(lambda g, x, y: y @ g.T, lambda g, x, y: x @ g),
     "Σ xᵀy over t",
+    notation="Σ_t xᵀ y",
     shape_of=lambda x, y: (x[1], y[1]),
 )
 TIME_DOT = reduction(
@@ -98,24 +121,28 @@ TIME_DOT = reduction(
     of_pairs(lambda x, y: np.sum(x * y)),
     pair_vjp_of(lambda g, x, y: g * y, lambda g, x, y: g * x),
     "Σ x·y over t",
+    notation="Σ_t Σ x ⊙ y",
 )
 TIME_ROWS = reduction(
     "time_rows",
     lambda values: sum_of([np.sum(value, axis=0) for value in values]),
     lambda index: lambda g, out, steps: np.broadcast_to(g, np.shape(steps[index])),
     "Σ over t and rows",
+    notation="Σ_t Σ_{axis 0} x",
 )
 TIME_ADD_ROWS = reduction(
     "time_add_rows",
     of_pairs(sum_by_row),
     pair_vjp_of(lambda g, x, index: lookup_of(g, index), lambda g, x, index: None),
     "Σ by row over t",
+    notation="Σ_t onehot(y)ᵀ x",
 )
 TIME_UNSTACK = Primitive(
     "time_unstack",
     lambda x: x[0],
     vjps=(lambda g, out, x: getitem_vjp(g, out, [x], template=0),),
     label="·[t]",
+    notation="x[t]",
     at_timestep=getitem,
     batched=lambda values, varies, shape: values[0],
 )
