@@ -1,11 +1,11 @@
-# make demo   see a recurrent network learn          make test   what CI runs
+# make demo   see a recurrent network learn          make test   what CI runs, with make test-browser
 # Both set up .venv by themselves, and again only when pyproject.toml changes.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench clean python-is-new-enough
+.PHONY: demo test test-browser bench clean python-is-new-enough
 
 demo: $(VENV)/installed
 	$(BIN)/python -m microgrid --out demo_out
@@ -15,6 +15,10 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --numprocesses auto
+
+# The player, in a real browser: Debian's chromium, or the one that the variable CHROMIUM names.
+test-browser: $(VENV)/installed-browser
+	$(BIN)/python -m pytest tests/browser
 
 bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
@@ -40,3 +44,7 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@ $(VENV)/installed
+
+$(VENV)/installed-browser: pyproject.toml | $(VENV)/installed-dev
+	$(BIN)/python -m pip install --quiet --editable '.[dev,browser]'
+	@touch $@

@@ -18,11 +18,14 @@ import microgrid as mg
 from viz import notebook
 from viz.theme import LIGHT
 
-CHAPTER = Path(__file__).parent.parent / "examples" / "16_pictures.ipynb"
+CHAPTER = Path(__file__).parent.parent / "examples" / "17_pictures.ipynb"
 SHOWN = {
     "imports": None,
     "rolled": "image/svg+xml",
+    "equations": "text/latex",
+    "cell": "image/svg+xml",
     "unrolled": "image/svg+xml",
+    "fold": "image/svg+xml",
     "numbers": "image/svg+xml",
     "tensor": "text/html",
     "flow": "image/png",
@@ -31,7 +34,9 @@ SHOWN = {
     "gradients": "image/png",
     "training": "image/png",
     "styling": "image/png",
+    "play": "text/html",
 }
+MENTIONS = {"equations": r"\tanh(x_t W + h_{t-1} U)", "tensor": "<b>U</b>", "play": "<iframe"}
 RUN = """
 import sys, nbformat
 from nbclient import NotebookClient
@@ -85,7 +90,7 @@ def test_every_cell_of_the_chapter_shows_one_picture_and_leaves_no_file(tmp_path
             elif kind == "image/png":
                 assert base64.b64decode(content).startswith(b"\x89PNG")
             else:
-                assert "<b>U</b>" in content
+                assert MENTIONS[cell["id"]] in content
 
 
 @pytest.fixture

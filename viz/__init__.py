@@ -3,11 +3,13 @@
 from viz import notebook
 from viz.over_time import gradient_flow, heatmap, jacobians, loss_curve
 from viz.picture import Picture, PictureFormatError, before_after, draw
+from viz.play import Player, play
 from viz.render import RenderError
 
 __all__ = [
     "Picture",
     "PictureFormatError",
+    "Player",
     "RenderError",
     "before_after",
     "draw",
@@ -15,6 +17,7 @@ __all__ = [
     "heatmap",
     "jacobians",
     "loss_curve",
+    "play",
 ]
 
 notebook.register()
