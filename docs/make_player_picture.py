@@ -1,4 +1,4 @@
-"""The picture of the player in README.md, taken in a browser: `python docs/make_player_picture.py` (extra `browser`)."""
+"""The picture of the player in README.md, taken in a browser: `python docs/make_player_picture.py`, extra `browser`."""
 
 import os
 import shutil

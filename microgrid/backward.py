@@ -6,6 +6,7 @@ A. Griewank and A. Walther, Evaluating Derivatives, 2nd ed. (2008), chapter 3.
 
 from __future__ import annotations
 
+import collections
 import threading
 import weakref
 from collections.abc import Callable, Collection, Iterable
@@ -21,16 +22,22 @@ if TYPE_CHECKING:
 _here = threading.local()
 
 
+REMEMBERED = 8
+"""On how many of the last calls of `backward` one may ask for an explanation without naming the root."""
+
+
 def remember(root: Tensor) -> None:
     """Note on what `backward` is called in this thread, without keeping it alive."""
-    _here.root = weakref.ref(root)
+    try:
+        _here.roots.appendleft(weakref.ref(root))
+    except AttributeError:
+        _here.roots = collections.deque([weakref.ref(root)], maxlen=REMEMBERED)
 
 
-def latest_root() -> Tensor | None:
-    """What `backward` was last called on in this thread, if it is still there."""
-    reference = getattr(_here, "root", None)
-    root: Tensor | None = None if reference is None else reference()
-    return root
+def latest_roots() -> list[Tensor]:
+    """What `backward` was last called on in this thread, as far as it is still there, the latest first."""
+    found = [reference() for reference in getattr(_here, "roots", ())]
+    return [root for root in found if root is not None]
 
 
 def reverse_topological(root: Tensor, stop: Collection[Tensor] = ()) -> list[Tensor]:

@@ -49,7 +49,8 @@ def main(arguments: Sequence[str]) -> int:
         for name in ("level", "depth", "fold", "weights", "values", "gradients", "flow", "theme")
     }
     try:
-        target, _ = file_and_format(options.out or options.file.with_suffix(".svg").name)
+        out = options.out or Path(options.file.with_suffix(".svg").name)
+        target = file_and_format(out)[0].absolute()  # whatever folder the script goes to
         if not options.file.is_file():
             raise ScriptError(f"there is no file {str(options.file)!r}")
         made = run(options.file)
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
     except (MicrogridError, OSError) as error:
         print(f"microgrid draw: error: {error}", file=sys.stderr)
         return 2
-    print(f"{target}: {picture}")
+    print(f"{out}: {picture}")
     return 0
 
 
@@ -78,21 +79,27 @@ def run(file: Path) -> dict[str, Any] | None:
         return runpy.run_path(str(file), run_name="__main__")
     except SystemExit as leaving:
         if not leaving.code:
-            print(f"{file} left by sys.exit() before it was done: nothing to draw", file=sys.stderr)
-        else:
-            print(f"{file} left with {leaving.code!r}", file=sys.stderr)
-    except SyntaxError as error:
-        if error.filename == str(file):
-            raise ScriptError(f"{file} is no Python script: {error.msg}, line {error.lineno}") from None
-        raise
+            return left_by(leaving, file)
+        print(f"{file} left with {leaving.code!r}", file=sys.stderr)
     except Exception as error:
         own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+        if isinstance(error, SyntaxError) and not own:
+            line = f", line {error.lineno}" if error.lineno else ""
+            raise ScriptError(f"{file} is no Python script: {error.msg}{line}") from None
         print("Traceback of the script:", file=sys.stderr)
         print("".join(traceback.format_list(own)), end="", file=sys.stderr)
         print("".join(traceback.format_exception_only(error)), end="", file=sys.stderr)
     finally:
         sys.argv, sys.path[:] = arguments, path
     return None
+
+
+def left_by(leaving: SystemExit, file: Path) -> dict[str, Any]:
+    """The variables of a script that has called sys.exit()."""
+    for frame, _ in traceback.walk_tb(leaving.__traceback__):
+        if frame.f_code.co_filename == str(file):
+            return dict(frame.f_globals)
+    return {}
 
 
 def found_in(made: dict[str, Any], name: str, file: Path) -> Graph | Unrolled | Tensor:

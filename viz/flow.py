@@ -23,13 +23,13 @@ def with_gradient_flow(scene: Scene) -> Scene:
 
     Raises GradientError where no gradient was computed yet.
     """
-    known: dict[Tensor, list[Any]] = {}
-    sizes = [through(wire.carries, known) if wire.carries else None for wire in scene.wires]
-    flowing = [size for size in sizes if size and math.isfinite(size)]
-    if not flowing:
+    if all(reader.grad is None for wire in scene.wires for reader, _ in wire.carries):
         raise GradientError(
             "no gradient flows through this picture: call .backward() on what was drawn before flow=True"
         )
+    known: dict[Tensor, list[Any]] = {}
+    sizes = [through(wire.carries, known) if wire.carries else None for wire in scene.wires]
+    flowing = [size for size in sizes if size and math.isfinite(size)] or [1.0]
     low, high = math.log10(min(flowing)), math.log10(max(flowing))
     if high - low < DECADES_AT_LEAST:
         low, high = (low + high - DECADES_AT_LEAST) / 2, (low + high + DECADES_AT_LEAST) / 2
@@ -62,7 +62,15 @@ def through(carries: Sequence[tuple[Tensor, int]], known: dict[Tensor, list[Any]
         if found is not None:
             operand = reader.operands[index]
             arriving[operand] = found if operand not in arriving else arriving[operand] + found
-    return math.sqrt(sum(float(np.sum(np.square(np.asarray(each, dtype=float)))) for each in arriving.values()))
+    return norm([np.asarray(each, dtype=float) for each in arriving.values()])
+
+
+def norm(arrays: Sequence[Any]) -> float:
+    """The Euclidean norm of all elements, of numbers whose squares are too large or too small for floats, too."""
+    largest = max((float(np.max(np.abs(each))) for each in arrays if each.size), default=0.0)
+    if not largest or not math.isfinite(largest):
+        return largest
+    return largest * math.sqrt(sum(float(np.sum(np.square(each / largest))) for each in arrays))
 
 
 def cotangents(reader: Tensor) -> list[Any]:

@@ -175,7 +175,7 @@ def part_content(
         told += f", parameters {', '.join(printable(node.name or 'unnamed') for node in inside)}"
     written = []
     for copy, numbers in zip(shown, numbers_on(shown, values=values, gradients=gradients), strict=True):
-        lines = [Line(shortened(f"{result} = {name}" if result else name), theme.MAIN_SIZE)]
+        lines = [Line(shortened(f"{result} = {name}" if result not in (None, name) else name), theme.MAIN_SIZE)]
         for text in (shape_text(copy), f"{count:,} weight{'s' if count != 1 else ''}" if inside else ""):
             lines += [Line(text, theme.SMALL_SIZE)] if text else []
         written.append(Content((*lines, *numbers), kind, told))

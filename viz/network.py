@@ -355,12 +355,14 @@ class Network(abc.ABC):
         return [Edge(f"{id}.down", id, f"{id}.door", backwards=True) for id in ids if id not in lowest]
 
     def stairs(self, lowest: Sequence[str]) -> list[Edge]:
-        """To each reduction over time there that others may stand below: an edge up from the foot of a stair."""
-        ids = [self.id(node) for node in self.plan.after if node.reduces_time]
+        """To each node there that reads others and some may stand below: an edge up from the foot of a stair."""
+        inside = set(self.plan.after)
+        reading = [node for node in self.plan.after if any(x.tail not in inside for x in self.plan.links_into[node])]
+        ids = [self.id(node) for node in reading]
         return [Edge(f"{id}.up", f"{id}.stair", id) for id in ids if id not in lowest]
 
     def way_up(self, node: Node) -> Route:
-        """Into a reduction over time, past others below it: often its border alone."""
+        """Into a node on top, past others below it: often its border alone."""
         return self.ways_up.get(self.id(node), (self.box_of(node).bottom,))
 
     def way_out_of_row(self, start: Box) -> Route:
@@ -380,7 +382,8 @@ class Network(abc.ABC):
                 width, height = self.write(node).size
                 x = self.scene.frames[f"t{t}"].side(side) + side * (1.3 * theme.STEP_GAP + self.loop_room + width / 2)
                 y = head.y - self.start_below
-                while any(abs(x - other.x) < width and abs(y - other.y) < (height + other.height) / 2 + 8 for other in placed):
+                near = [other for other in placed if abs(x - other.x) < (width + other.width) / 2]
+                while any(abs(y - other.y) < (height + other.height) / 2 + 8 for other in near):
                     y -= 4
                 placed.append(self.place(node, None, (x, y)))
             if self.id(node) in self.scene.boxes:
@@ -484,12 +487,13 @@ class Network(abc.ABC):
 
     def around(self, tail: Node, head: Node) -> Route:
         """From a shared node below to one above, outside all timesteps."""
-        start, end = self.box_of(tail), self.box_of(head)
-        turn = self.width + theme.STEP_GAP / 2 + self.loop_room
-        low, high = start.bottom[1] - 14, end.bottom[1] - 12
+        start, way = self.box_of(tail), self.way_up(head)
+        (x, y), right = way[0], max([self.width, *(self.box_of(node).right[0] for node in self.plan.below)])
+        turn = right + theme.STEP_GAP / 2 + self.loop_room
+        low, high = start.bottom[1] - 14, y - 12
         if start.y > self.step.top:
-            return upright(start.top, end.bottom)
-        return rounded([start.bottom, (start.x, low), (turn, low), (turn, high), (end.x, high), end.bottom], 10)
+            return chained(upright(start.top, way[0]), way)
+        return chained(rounded([start.bottom, (start.x, low), (turn, low), (turn, high), (x, high), (x, y)], 10), way)
 
     def blocking(self, own: Box, t: int, x: float) -> list[Box]:
         """The boxes of a timestep that stand at the height of `own` on its way to `x`."""

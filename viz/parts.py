@@ -47,29 +47,27 @@ def parts(graph: Graph, depth: int | None = None) -> list[Node]:
     """
     keys = part_keys(graph, depth)
     of, latest = operations_by_part(graph, keys)
-    for node in graph.nodes:  # a state of a part; or one that a part sets and only parts read
-        if isinstance(node, State):
-            around = [of.get(node.next), *(of.get(r) if r is not None else None for r in graph.readers[node])]
-            in_parts = all(part is not None and part.key is not None for part in around)
-            own = latest.get(keys[node]) if node in keys else None
-            own = own or (around[0] if in_parts else None)
-            if own is not None:
-                own.members.append(node)
-                of[node] = own
-    for node in reversed(graph.nodes):  # a leaf of a part that nothing else reads
+    for state, part in states_by_part(graph, keys, of, latest).items():
+        part.members.append(state)
+        of[state] = part
+    for node in reversed(graph.nodes):  # a leaf of a part, or of one around it, that nothing else reads
         if node.primitive is None and node in keys and not is_folded(node) and (drawn_by_itself(node) or not fed(node)):
             readers = {of.get(reader) if reader is not None else None for reader in graph.readers[node]}
             own = readers.pop() if len(readers) == 1 else None
-            if own is not None and own.key is not None and own.key[0] == keys[node][0]:
+            if own is not None and own.key is not None and keys[node][0] in around(own.key[0]):
                 own.members.append(node)
                 of[node] = own
     names = unique_scopes([scope for scope, _ in keys.values() if isinstance(scope, Scope)])
+    order = {node: number for number, node in enumerate(graph.nodes)}
     found = []
     for part in dict.fromkeys(of[node] for node in graph.nodes if node in of):
         if part.key is not None and len(part.members) > 1:
-            scope, members = part.key[0], tuple(node for node in graph.nodes if node in set(part.members))
-            states = [graph.names[node] for node in members if isinstance(node, State)]
-            name = names[scope] if isinstance(scope, Scope) else ", ".join(states)
+            scope, members = part.key[0], tuple(sorted(part.members, key=order.__getitem__))
+            name = (
+                names[scope]
+                if isinstance(scope, Scope)
+                else called_after_states(members, graph.components[scope], graph)
+            )
             varies = not graph.varying.isdisjoint(members)
             found.append(Node(result(members, graph), members, varies, name or "part"))
     return found
@@ -114,6 +112,41 @@ def operations_by_part(graph: Graph, keys: dict[Tensor, Key]) -> tuple[dict[Tens
     return of, latest
 
 
+def states_by_part(
+    graph: Graph, keys: dict[Tensor, Key], of: dict[Tensor, Part], latest: dict[Key, Part]
+) -> dict[State, Part]:
+    """The states of a part, and those that a part sets and only parts read.
+
+    Not those that an output, a reduction over time or a state elsewhere reads: these are drawn.
+    """
+    found: dict[State, Part] = {}
+
+    def waits(reader: Tensor | None, part: Part) -> bool:
+        """Whether a delay of the part's state can run to its reader."""
+        if isinstance(reader, State):
+            return found.get(reader) is part
+        return reader is not None and reader in graph.varying
+
+    for node in graph.states:
+        ends = [of.get(node.next), *(of.get(r) if r is not None else None for r in graph.readers[node])]
+        in_parts = all(part is not None and part.key is not None for part in ends)
+        own = latest.get(keys[node]) if node in keys else None
+        own = own or (ends[0] if in_parts else None)
+        if own is not None:
+            found[node] = own
+    apart: list[State] | None = None
+    while apart is None or apart:  # one that is left out may leave another without a reader in its part
+        apart = [node for node, own in found.items() if not all(waits(r, own) for r in graph.readers[node])]
+        for node in apart:
+            del found[node]
+    return found
+
+
+def around(whole: Scope | int) -> Sequence[Scope | int]:
+    """A scope and those around it, or a cycle."""
+    return whole.path if isinstance(whole, Scope) else [whole]
+
+
 def fed(node: Tensor) -> bool:
     """Whether its user gives a leaf its values: it is then shown."""
     return isinstance(node, Input)
@@ -121,6 +154,12 @@ def fed(node: Tensor) -> bool:
 
 def drawn_by_itself(node: Tensor) -> bool:
     return isinstance(node, Input) and node.draws_itself
+
+
+def called_after_states(members: Sequence[Tensor], cycle: Sequence[Tensor], graph: Graph) -> str:
+    """What a part of a cycle is called: after its own states, or where it holds none after those of the cycle."""
+    own = [graph.names[node] for node in members if isinstance(node, State)]
+    return ", ".join(own or [graph.names[node] for node in cycle if isinstance(node, State)])
 
 
 def result(members: Sequence[Tensor], graph: Graph) -> Tensor:

@@ -151,6 +151,8 @@ def draw(
     show = checked(Show(values, gradients, flow, level, depth, fold, weights))
     look = themes.theme(theme)
     if isinstance(what, Unrolled):
+        if not what.copies:  # the same in every timestep
+            return Picture(acyclic_scene([what.static[output] for output in what.graph.outputs], show), look)
         return Picture(unrolled_scene(what, show), look)
     if isinstance(what, Tensor):
         what = Graph(what)

@@ -78,14 +78,14 @@ def plan(diagram: Diagram) -> Plan:
         below=drawn(lambda node: node in feeds and (node in mixed or not is_high(node))),
         above=drawn(lambda node: node in feeds and node not in mixed and is_high(node)),
         after=drawn(lambda node: node in rest),
-        starts=drawn(lambda node: node in initial_only and is_worth_showing(node.tensor)),
+        starts=drawn(lambda node: node in initial_only and is_worth_showing(node)),
         links_into=links_into,
     )
 
 
-def is_worth_showing(start: Tensor) -> bool:
+def is_worth_showing(start: Node) -> bool:
     """Whether an initial value is more than the numbers that a state was made with."""
-    return start.name is not None or type(start) is not Tensor
+    return start.part is not None or start.tensor.name is not None or type(start.tensor) is not Tensor
 
 
 def heights(diagram: Diagram, links_into: dict[Node, list[Link]]) -> dict[Node, int]:

@@ -25,8 +25,8 @@ def explain(node: Tensor, of: Tensor | None = None, *, limit: int = 8) -> Explan
     node : Tensor
         A node of an ordinary graph, such as `dag["h", 2]` of an unrolled network.
     of : Tensor, optional
-        What is differentiated; by default what `backward` was last called on in this thread. One that
-        `backward` was not called on last is differentiated anew, from 1.
+        What is differentiated; by default what `backward` was called on in this thread, the latest that depends on
+        the node. One on which it was not is differentiated anew, from 1.
     limit : int, optional
         How many paths to show; of the others only their sum.
 
@@ -62,8 +62,10 @@ def explain(node: Tensor, of: Tensor | None = None, *, limit: int = 8) -> Explan
         raise OperandTypeError(f"explain takes a node, such as dag['h', 2], not {type(node).__name__}")
     if of is not None and not isinstance(of, Tensor):
         raise OperandTypeError(f"explain takes as `of` what is differentiated, a Tensor, not {type(of).__name__}")
-    latest = backward.latest_root()
-    root = latest if of is None else of
+    latest = backward.latest_roots()
+    root = of
+    if root is None and latest:
+        root = next((each for each in latest if depends_on(each, node)), latest[0])
     if root is None:
         raise GradientError(
             f"there is no gradient of {describe(node, 2)} to explain: call loss.backward() first, and keep the loss, "
@@ -106,9 +108,14 @@ def order_between(node: Tensor, root: Tensor) -> list[Tensor]:
     return [each for each in order if each in on_path]
 
 
-def start(root: Tensor, latest: Tensor | None) -> Any:
-    """The cotangent from which the sweep starts: that of the last `backward`, or 1."""
-    if root is latest and root.grad is not None and root.first is not None:
+def depends_on(root: Tensor, node: Tensor) -> bool:
+    """Whether a gradient flows from `root` to `node`."""
+    return root.requires_grad and node in set(backward.reverse_topological(root))
+
+
+def start(root: Tensor, latest: Sequence[Tensor]) -> Any:
+    """The cotangent from which the sweep starts: that of the last `backward` from there, or 1."""
+    if any(root is each for each in latest) and root.grad is not None and root.first is not None:
         return root.grad
     return root._seed(None)
 
