@@ -55,6 +55,9 @@ LONGEST_OPERAND = 10
 """Characters of an operand's name written on the operation that reads it."""
 
 
+LEADING = 2.0
+"""Between two lines, in points: the tails of the upper one stay clear of the lower one."""
+
 LID = 14.0
 """The room that the lid of a high cylinder takes, in points."""
 
@@ -71,7 +74,7 @@ class Content:
     def size(self) -> tuple[float, float]:
         """Width and height in points, with room for the outline of the kind."""
         width = max(line.area[0] for line in self.lines)
-        height = sum(line.area[1] for line in self.lines)
+        height = sum(line.area[1] for line in self.lines) + LEADING * (len(self.lines) - 1)
         if self.kind in {"input", "state"}:  # an ellipse around text, or around the corners of strips
             more = 1.3 if self.is_plain else 1.42
             return max(34.0, more * width + 12), max(30.0, more * height + 6)
@@ -80,7 +83,7 @@ class Content:
         if self.kind == "output":  # a double outline
             return max(44.0, width + 24), max(30.0, height + 18)
         if self.kind == "parameter":
-            return max(36.0, width + 16), max(32.0, height + 16 + LID * (not self.is_plain))
+            return max(36.0, width + 16), max(32.0, height + 21 + LID * (not self.is_plain))
         if self.kind in {"cell", "part"}:
             return max(72.0, width + 28), max(46.0, height + 20)
         if self.kind in {"output cell", "output part"}:
@@ -90,10 +93,13 @@ class Content:
     def markup(self, look: theme.Theme) -> str:
         """The lines as a Graphviz HTML-like label, with all text escaped."""
         rows = [marked_up(line, look) for line in self.lines]
-        if self.is_plain:
-            return f"<{'<br/>'.join(rows)}>"
-        cells = "".join(f"<tr><td>{row}</td></tr>" for row in rows)
-        if self.kind == "parameter":
+        if len(rows) == 1 and self.is_plain:
+            return f"<{rows[0]}>"
+        first, *others = (f"<td>{row}</td>" for row in rows)
+        cells = "".join(
+            f"<tr>{row}</tr>" for row in [first, *(f'<td height="{LEADING:g}"></td></tr><tr>{x}' for x in others)]
+        )
+        if self.kind == "parameter" and not self.is_plain:
             cells = f'<tr><td height="{LID:g}"></td></tr>{cells}'
         return f'<<table border="0" cellborder="0" cellspacing="0" cellpadding="0">{cells}</table>>'
 
@@ -170,14 +176,16 @@ def part_content(
     inside = [node for node in members if isinstance(node, Parameter)]
     operations = sum(node.primitive is not None and not isinstance(node, State) for node in members)
     count = sum(node.size for node in inside)
+    states = ", ".join(node._name.text for node in members if isinstance(node, State) and node._name is not None)
+    weights = f"{count:,} {'shared ' * (len(shown) > 1)}weight{'s' if count != 1 else ''}"
     told = f"{printable(name)}: {operations} operation{'s' if operations != 1 else ''}"
     if inside:
         told += f", parameters {', '.join(printable(node.name or 'unnamed') for node in inside)}"
     written = []
     for copy, numbers in zip(shown, numbers_on(shown, values=values, gradients=gradients), strict=True):
         lines = [Line(shortened(f"{result} = {name}" if result not in (None, name) else name), theme.MAIN_SIZE)]
-        for text in (shape_text(copy), f"{count:,} weight{'s' if count != 1 else ''}" if inside else ""):
-            lines += [Line(text, theme.SMALL_SIZE)] if text else []
+        about = [f"state {states}" * (states not in ("", name)), shape_text(copy), weights * bool(inside)]
+        lines += [Line(shortened(text), theme.SMALL_SIZE) for text in about if text]
         written.append(Content((*lines, *numbers), kind, told))
     return written
 

@@ -222,8 +222,8 @@ def lay_out_step(
         routes={drawn[id]: route for id, route in found.routes.items() if id in drawn},
         ports={node: found.at[name] for node, name in ports.items() if name in found.at},
         out={node: found.routes[name] for node, name in out.items()},
-        left=min(xs) - 12 - spare,
-        right=max(xs) + 12 + spare,
+        left=min(xs) - 8 - spare,
+        right=max(xs) + 8 + spare,
         bottom=min([*borders, *ys]) if low else min(ys) - 12,
         top=max([*borders, max(ys) + 24]),
     )

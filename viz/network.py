@@ -13,6 +13,7 @@ from viz.fold import Fold
 from viz.labels import Content, Line, text_width
 from viz.layout import Edge, StepLayout, lay_out, lay_out_step
 from viz.plan import Plan
+from viz.rails import RAIL_GAP, RAIL_ROOM, Rail, nearest_first, room_for
 from viz.scene import (
     Box,
     Frame,
@@ -115,6 +116,7 @@ class Network(abc.ABC):
         self.ways_down: dict[str, Route] = {}
         self.ways_up: dict[str, Route] = {}
         self.tie_room: dict[int, float] = {}
+        self.rails: dict[str, float] = {}
         if repeats_weights:
             for nodes, side in ((the_plan.below, -1), (the_plan.above, 1)):
                 if self.can_repeat(nodes):
@@ -123,7 +125,7 @@ class Network(abc.ABC):
         self.width = (len(fold.shown) - 1) * self.pitch + step.right - step.left
         if fold.hidden:
             self.width += self.gap_width + theme.STEP_GAP
-        self.fan = theme.ROW_GAP + min(140.0, 0.035 * self.width)
+        self.fan = theme.ROW_GAP + min(60.0, 0.02 * self.width)
 
     # --- what the two pictures do differently ---
 
@@ -240,7 +242,8 @@ class Network(abc.ABC):
             self.repeat(nodes, -1)
             return
         highest = max((self.write(node).size[1] for node in nodes), default=0)
-        self.row(nodes, self.step.bottom - self.fan - highest / 2)
+        self.row(nodes, self.step.bottom - max(self.fan, room_for(len(nodes))) - highest / 2)
+        self.lay_rails(nodes, self.step.bottom, -1)
         for node in nodes:
             for link in self.plan.links_into[node]:
                 if self.id(link.tail) in self.scene.boxes:
@@ -254,8 +257,22 @@ class Network(abc.ABC):
             self.repeat(self.plan.above, 1)
         elif self.plan.above:
             highest = max(self.write(node).size[1] for node in self.plan.above)
-            y = self.step.top + self.head_room + self.fan + highest / 2
+            border = self.step.top + self.head_room
+            y = border + max(self.fan, room_for(len(self.plan.above))) + highest / 2
             self.row(self.plan.above, y, [x + self.offset(t) for x in self.crossing() for t in self.fold.shown])
+            self.lay_rails(self.plan.above, border, 1)
+
+    def lay_rails(self, nodes: Sequence[Node], border: float, side: int) -> None:
+        """A level line for each node of a row that more than one timestep reads."""
+        if len(self.fold.shown) < 2:
+            return
+        read = [node for node in nodes if node in self.step.ports]
+        rails = [
+            Rail(self.box_of(node).x, tuple(self.step.ports[node][0] + self.offset(t) for t in self.fold.shown))
+            for node in read
+        ]
+        for number, which in enumerate(nearest_first(rails)):
+            self.rails[self.id(read[which])] = border + side * (RAIL_ROOM + number * RAIL_GAP)
 
     def crossing(self) -> list[float]:
         """Where lines between a timestep and what stands on top cross the row above the timestep."""
@@ -411,7 +428,7 @@ class Network(abc.ABC):
         """From an initial value in a row below or above, around the corner of the timestep."""
         turn = self.scene.frames[f"t{t}"].side(side) + side * theme.STEP_GAP / 2
         way, run = self.way_out_of_row(start), self.step.bottom - 12
-        (_, high), *entry = self.corners(head, t, side, bend=12)[::-1]
+        (_, high), *entry = self.corners(head, t, side, bend=10)[::-1]
         if start.y > self.step.bottom:
             turn, run = turn + side * self.loop_room, way[-1][1] - 12
             if len(entry) == 1:  # level: over the delay that comes in there
@@ -458,6 +475,9 @@ class Network(abc.ABC):
     def into(self, operand: Box, inside: Route) -> Route:
         """From a shared node to its port on a timestep, and on inside."""
         way, port = self.way_out_of_row(operand), inside[0]
+        if operand.id in self.rails:
+            (x, y), rail = way[-1], self.rails[operand.id]
+            return chained(way, rounded([(x, y), (x, rail), (port[0], rail), port], 7), inside)
         clear = self.above_the_row(port)
         if way[-1][1] < clear[1] or clear == port:
             return chained(way, upright_into(way[-1], inside))
@@ -515,7 +535,7 @@ class Network(abc.ABC):
         return [start, (turn, own.y), (turn, high), (x, high)]
 
     def way_out(self, tail: Box, t: int, side: int) -> Route:
-        return rounded(self.corners(tail, t, side, bend=8), 6)
+        return rounded(self.corners(tail, t, side, bend=5), 6)
 
     def way_in(self, head: Box, t: int, side: int) -> Route:
-        return rounded(self.corners(head, t, side, bend=12)[::-1], 6)
+        return rounded(self.corners(head, t, side, bend=10)[::-1], 6)

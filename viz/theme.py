@@ -11,13 +11,13 @@ from viz.colour import oklch
 FONT = "Helvetica"
 """Graphviz writes it to SVG with a sans-serif fallback; widths are reckoned in labels.py."""
 
-MAIN_SIZE, LABEL_SIZE, SMALL_SIZE = 12.0, 11.0, 9.0
+MAIN_SIZE, LABEL_SIZE, SMALL_SIZE = 12.0, 11.0, 11.0
 """Font sizes in points: names and operations; timesteps and delays; shapes, values and gradients."""
 
-RANK_GAP, NODE_GAP = 28.0, 18.0
+RANK_GAP, NODE_GAP = 28.0, 13.0
 """Distances within a timestep, in points."""
 
-STEP_GAP, ROW_GAP, MARGIN = 44.0, 44.0, 12.0
+STEP_GAP, ROW_GAP, MARGIN = 28.0, 44.0, 12.0
 """Between timesteps; between the timesteps and the rows of shared nodes; around the picture."""
 
 CELL_WIDTH, CELL_HEIGHT, MOST_CELLS = 4.0, 8.0, 24
