@@ -17,11 +17,11 @@ test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest --numprocesses auto
 
 # The player, in a real browser: Debian's chromium, or the one that the variable CHROMIUM names.
-test-browser: $(VENV)/installed-browser
-	$(BIN)/python -m pytest tests/browser
+test-browser: $(VENV)/installed-dev
+	$(BIN)/python -m pytest --numprocesses auto tests/browser
 
 bench: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[bench]'
 	$(BIN)/python benchmarks/eager.py
 	$(BIN)/python benchmarks/bptt.py --out benchmarks/out
 	$(BIN)/python benchmarks/training.py
@@ -38,13 +38,9 @@ $(VENV)/bin/python: | python-is-new-enough
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[plots]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[plots]'
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
 	@touch $@ $(VENV)/installed
-
-$(VENV)/installed-browser: pyproject.toml | $(VENV)/installed-dev
-	$(BIN)/python -m pip install --quiet --editable '.[dev,browser]'
-	@touch $@

@@ -1,5 +1,6 @@
 """What a picture shows: every node, edge and timestep once, nothing over anything else."""
 
+import functools
 import os
 import re
 import subprocess
@@ -124,6 +125,7 @@ def svg_groups(picture, kind):
     return [g for g in root.iter(f"{SVG}g") if g.get("class") == kind]
 
 
+@functools.cache
 def titles(picture, kind):
     return [group.find(f"{SVG}title").text for group in svg_groups(picture, kind)]
 
@@ -175,15 +177,25 @@ def expected_nodes(graph, steps):
     )
 
 
+@functools.cache
+def rolled(net):
+    return viz.draw(net)
+
+
+@functools.cache
+def unrolled(net):
+    return viz.draw(net.unroll(steps=3))
+
+
 def test_the_rolled_svg_has_every_node_and_edge_once(net):
-    picture = viz.draw(net)
+    picture = rolled(net)
     assert Counter(titles(picture, "node")) == expected_nodes(net, 1)
     assert Counter(titles(picture, "edge")) == expected_edges(net, 1, rolled=True)
     assert len(titles(picture, "cluster")) == 1
 
 
 def test_the_unrolled_svg_has_every_node_edge_and_timestep_once(net):
-    picture = viz.draw(net.unroll(steps=3))
+    picture = unrolled(net)
     assert Counter(titles(picture, "node")) == expected_nodes(net, 3)
     assert Counter(titles(picture, "edge")) == expected_edges(net, 3, rolled=False)
     assert titles(picture, "cluster") == ["cluster_t0", "cluster_t1", "cluster_t2"]
@@ -191,7 +203,7 @@ def test_the_unrolled_svg_has_every_node_edge_and_timestep_once(net):
 
 def test_before_after_holds_both_pictures(net):
     picture = viz.before_after(net, steps=3)
-    both = Counter(titles(viz.draw(net), "node")) + Counter(titles(viz.draw(net.unroll(steps=3)), "node"))
+    both = Counter(titles(rolled(net), "node")) + Counter(titles(unrolled(net), "node"))
     captions = 2
     assert len(titles(picture, "node")) == both.total() + captions
     assert len(set(titles(picture, "node"))) == both.total() + captions
@@ -212,6 +224,7 @@ def test_a_node_read_twice_by_one_operation_has_two_edges():
 # --- where things stand -----------------------------------------------------------------------------
 
 
+@functools.cache
 def all_scenes(net):
     return [viz.draw(net).scene, viz.draw(net.unroll(steps=4)).scene, viz.before_after(net, steps=3).scene]
 
@@ -232,7 +245,7 @@ def test_every_edge_starts_and_ends_at_its_nodes(net):
 
 
 def test_a_node_stands_at_the_same_place_in_every_timestep(net):
-    scene = viz.draw(net.unroll(steps=3)).scene
+    scene = unrolled(net).scene
     for id, box in scene.boxes.items():
         if id.endswith("t0"):
             later = [scene.boxes[id[:-1] + str(t)] for t in (1, 2)]
