@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# a core for each process, none to fight over:
+TEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 .PHONY: demo test test-browser bench clean python-is-new-enough
 
@@ -14,11 +16,11 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses auto
+	$(TEST)
 
 # The player, in a real browser: Debian's chromium, or the one that the variable CHROMIUM names.
 test-browser: $(VENV)/installed-dev
-	$(BIN)/python -m pytest --numprocesses auto tests/browser
+	$(TEST) tests/browser
 
 bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[bench]'

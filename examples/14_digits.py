@@ -87,14 +87,14 @@ def plot(pictures: np.ndarray, digits: np.ndarray, said: np.ndarray) -> None:
 def main() -> None:
     began = perf_counter()
     parser = argparse.ArgumentParser(description="An LSTM reads digits row by row.")
-    parser.add_argument("--quick", action="store_true", help="three epochs")
+    parser.add_argument("--quick", action="store_true", help="one epoch")
     quick = parser.parse_args().quick
-    epochs = 3 if quick else 30
+    epochs = 1 if quick else 30
     pictures, digits = load()
     x_train, x_test, y_train, y_test = mg.data.split(pictures, digits, validation=1 / 3, seed=SEED)
     print(f"{len(digits)} digits, row by row: learn from {len(y_train)}, test on the other {len(y_test)}. Seed {SEED}.")
     if quick:
-        print("--quick: a tenth of the epochs, so the numbers are not those of the full run.")
+        print("--quick: one epoch of thirty, so the numbers are not those of the full run.")
 
     print("\n1. One answer for a whole sequence")
     net = record()

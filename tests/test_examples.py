@@ -12,10 +12,10 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 CHAPTERS = sorted(EXAMPLES.glob("[0-9]*.py"))
 LONG = [chapter for chapter in CHAPTERS if "--quick" in chapter.read_text(encoding="utf-8")]
-WITH_PLOTS = [  # the longest two say it as the others do
+WITH_PLOTS = [  # the longest four say it as the others do
     chapter
     for chapter in CHAPTERS
-    if "matplotlib" in chapter.read_text(encoding="utf-8") and chapter.name[:2] not in ("13", "14")
+    if "matplotlib" in chapter.read_text(encoding="utf-8") and chapter.name[:2] not in ("12", "13", "14", "15")
 ]
 WITHOUT_MATPLOTLIB = """
 import runpy, sys

@@ -15,10 +15,10 @@ from viz.flow import with_gradient_flow
 from viz.fold import MOST_NODES, Fold, folded
 from viz.labels import Content
 from viz.layout import Edge, lay_out
-from viz.network import step_of
 from viz.parts import parts
 from viz.plan import plan
 from viz.scene import Box, Caption, Scene
+from viz.timesteps import step_of
 from viz.writing import Writing
 
 ALL_AT_ONCE = Fold(1)

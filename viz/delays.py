@@ -12,9 +12,10 @@ from microgrid.unroll import Unrolled
 from viz.diagram import Delay, Node, Read, Start, direction
 from viz.fold import Fold
 from viz.labels import Content
-from viz.network import GAP, Network, Step
+from viz.network import Network
 from viz.plan import Plan
 from viz.scene import Box, Route, chained, level, moved, rounded, straight
+from viz.timesteps import GAP, Step
 
 EVERY_STEP = Fold(1, label_of_all="every timestep t")
 
