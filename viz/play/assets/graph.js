@@ -5,7 +5,8 @@ import { exactly, valueText } from "./numbers.js";
 
 const CELL = 4;
 const LEVELS = 6; // of colour on each side of zero
-const NUMBER_SIZE = 10.5; // larger than in the still pictures, in the room of "value" and "grad"
+const LID = 5; // of a cylinder
+const NUMBER_SIZE = 11; // in the room of "value" and "grad" with it
 const THICKEST = 7;
 
 export function cssName(kind) {
@@ -71,7 +72,8 @@ export class Graph {
   writeRows(drawn, content) {
     const { rows, at } = drawn.box;
     const heights = rows.map(([kind, size]) => (kind.endsWith("cells") ? size : 1.2 * size));
-    let y = -heights.reduce((sum, height) => sum + height, 0) / 2;
+    const lid = this.looks[drawn.box.kind].shape === "cylinder" ? LID / 2 : 0; // the text stands below it
+    let y = lid - heights.reduce((sum, height) => sum + height, 0) / 2;
     rows.forEach(([kind, size, what], i) => {
       const middle = y + heights[i] / 2;
       y += heights[i];
@@ -199,7 +201,7 @@ function hexagon(x, y) {
 }
 
 function cylinder(plain, x, y) {
-  const lid = Math.min(5, y / 4);
+  const lid = Math.min(LID, y / 4);
   const side = `M${-x} ${lid - y}V${y - lid}A${x} ${lid} 0 0 0 ${x} ${y - lid}V${lid - y}`;
   const rim = `A${x} ${lid} 0 0 0 ${-x} ${lid - y}`;
   return [
