@@ -55,6 +55,8 @@ class Theme:
     nodes, edges : mapping of kind → style
     ink, quiet_ink, background, cluster_fill, cluster_line : str
         Colours of text, of small text, and behind it.
+    forward, focus : str
+        In the player: of what the forward pass computes now, and of what the keyboard points at.
     weakest, strongest : (lightness, chroma, hue)
         The ends of the scale for the size of a gradient: of one hue, in equal steps of lightness.
     negative, zero, positive : (lightness, chroma, hue)
@@ -62,6 +64,8 @@ class Theme:
     """
 
     name: str
+    forward: str
+    focus: str
     nodes: Mapping[str, NodeStyle]
     edges: Mapping[str, EdgeStyle]
     ink: str
@@ -101,6 +105,8 @@ def theme(name: str | Theme) -> Theme:
 
 LIGHT = Theme(
     name="light",
+    forward="#0b62c4",
+    focus="#0a66d6",
     nodes={
         "input": NodeStyle("ellipse", "#dbe9fb", "#33659e"),
         "parameter": NodeStyle("cylinder", "#dcf3e3", "#2f7d4f"),
@@ -139,6 +145,8 @@ LIGHT = Theme(
 
 DARK = Theme(
     name="dark",
+    forward="#6fb4ff",
+    focus="#7db6ff",
     nodes={
         "input": NodeStyle("ellipse", "#1d3a5c", "#7fb2ec"),
         "parameter": NodeStyle("cylinder", "#1c4430", "#79cf9c"),
@@ -177,6 +185,8 @@ DARK = Theme(
 
 PRINT = Theme(
     name="print",
+    forward="#000000",
+    focus="#000000",
     nodes={
         "input": NodeStyle("ellipse", "#ffffff", "#000000"),
         "parameter": NodeStyle("cylinder", "#ffffff", "#000000"),
@@ -214,3 +224,6 @@ PRINT = Theme(
 )
 
 THEMES = {each.name: each for each in (LIGHT, DARK, PRINT)}
+
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Lines of a plot, apart for the colour-blind. Source: M. Okabe and K. Ito, Color universal design (2008)."""

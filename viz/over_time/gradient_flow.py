@@ -12,7 +12,8 @@ from microgrid.leaves import State
 from microgrid.tensor import Tensor
 from microgrid.unroll import Unrolled
 from viz.over_time.canvas import axes_for, figure_of, label, legend, plain, unrolled, varying_node, whole_ticks, written
-from viz.over_time.lines import COLOURS, DASHES, draw_positive, factor_per_step, logarithmic, marks_drawn, rate
+from viz.over_time.lines import DASHES, draw_positive, factor_per_step, logarithmic, marks_drawn, rate
+from viz.theme import SERIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -83,9 +84,7 @@ def gradient_flow(dag: Unrolled, *nodes: str | Tensor, ax: Axes | None = None) -
     t = np.arange(dag.steps, dtype=float)
     if len(drawn) <= MOST_NAMED:
         handles = [
-            draw_positive(
-                ax, t, found, color=COLOURS[i % len(COLOURS)], linestyle=DASHES[i % len(DASHES)], linewidth=1.8
-            )
+            draw_positive(ax, t, found, color=SERIES[i % len(SERIES)], linestyle=DASHES[i % len(DASHES)], linewidth=1.8)
             for i, found in enumerate(norms)
         ]
     else:

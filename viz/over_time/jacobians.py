@@ -12,7 +12,8 @@ from microgrid.jacobians import jacobians as of_timesteps
 from microgrid.tensor import Tensor
 from microgrid.unroll import Unrolled
 from viz.over_time.canvas import QUIET, axes_for, figure_of, label, legend, unrolled, whole_ticks, written
-from viz.over_time.lines import COLOURS, DASHES, draw_positive, factor_per_step, logarithmic, marks_drawn, rate
+from viz.over_time.lines import DASHES, draw_positive, factor_per_step, logarithmic, marks_drawn, rate
+from viz.theme import SERIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,8 +81,8 @@ def jacobians(dag: Unrolled, *states: str | Tensor, batch: int = 0, ax: Axes | N
     symbol = names if len(chosen) == 1 and len(written(names)) <= LONGEST_SYMBOL else "h"
     end, following = ("₀", "ₜ₋₁") if reverse else (str(dag.steps - 1).translate(SUBSCRIPTS), "ₜ₊₁")
     lines = [
-        draw_positive(ax, t, whole, color=COLOURS[0], linewidth=2.0),
-        draw_positive(ax, t[1:] if reverse else t[:-1], one, color=COLOURS[1], linestyle=DASHES[1], linewidth=1.5),
+        draw_positive(ax, t, whole, color=SERIES[0], linewidth=2.0),
+        draw_positive(ax, t[1:] if reverse else t[:-1], one, color=SERIES[1], linestyle=DASHES[1], linewidth=1.5),
     ]
     ax.axhline(1.0, color=QUIET, linewidth=0.9, zorder=1)
     logarithmic(ax)

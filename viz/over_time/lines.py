@@ -12,9 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
-"""Colours that stay apart for the colour-blind (M. Okabe and K. Ito, Color universal design, 2008), and dashes."""
+"""Of one line after the other, beside their colours."""
 
 MARKS = {"exactly 0": ("v", 0.02), "not finite": ("x", 0.98)}
 """What stands for values that have no place on an axis, and at which share of its height."""

@@ -16,14 +16,13 @@ from microgrid.tensor import Tensor
 from microgrid.training.history import History
 from viz.over_time.canvas import axes_for, figure_of, label, legend, whole_ticks, written
 from viz.over_time.lines import DASHES, draw_finite, marks_drawn
+from viz.theme import SERIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Row = Mapping[str, float]
-
-COLOURS = ("#c46a00", "#33659e", "#2f7d4f", "#a02c44", "#5f4b97", "#5b6875")
 
 PROGRESS = ("epoch", "step")
 """Columns that say how far training was, the first one first."""
@@ -76,7 +75,7 @@ def loss_curve(
     points = {name: curve(rows, name, across) for name in names}
     marked = best_of(points)
     for i, (name, (x, y)) in enumerate(points.items()):
-        looks = {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i % len(DASHES)], "linewidth": 1.8}
+        looks = {"color": SERIES[i % len(SERIES)], "linestyle": DASHES[i % len(DASHES)], "linewidth": 1.8}
         shown.append(y[np.isfinite(y)])
         handles.append(draw_finite(ax, x, y, **looks))
         entries.append(written(name))

@@ -31,6 +31,8 @@ def variables(theme: Theme) -> str:
     found = {
         "scheme": theme.name,
         "ink": theme.ink,
+        "forward-mark": theme.forward,
+        "focus": theme.focus,
         "quiet": theme.quiet_ink,
         "ground": theme.background,
         "frame-fill": theme.cluster_fill,
