@@ -7,10 +7,12 @@ BIN := $(VENV)/bin
 # a core for each process, none to fight over:
 TEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
-.PHONY: demo test test-browser bench clean python-is-new-enough
+.PHONY: demo install test test-browser bench clean python-is-new-enough
 
 demo: $(VENV)/installed
 	$(BIN)/python -m microgrid --out demo_out
+
+install: $(VENV)/installed-dev
 
 test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
@@ -20,7 +22,7 @@ test: $(VENV)/installed-dev
 
 # The player, in a real browser: Debian's chromium, or the one that the variable CHROMIUM names.
 test-browser: $(VENV)/installed-dev
-	$(TEST) tests/browser
+	$(BIN)/python -m pytest tests/browser
 
 bench: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[bench]'
