@@ -122,4 +122,5 @@ def endings(node: Tensor, name: str) -> Iterator[str]:
     outer = name[: -len(text)].rstrip(".").split(".") if name.endswith(f".{text}") else []
     yield text if outer else name
     for count in range(1, len(outer) + 1):
-        yield ".".join([*outer[-count:], text])
+        if not outer[-count][:1].isdigit() or count == len(outer):  # "0.h" would read as a number
+            yield ".".join([*outer[-count:], text])

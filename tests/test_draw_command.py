@@ -173,7 +173,7 @@ def test_a_script_without_a_network_gives_status_2_and_says_what_to_do(script, t
 
 WRONG = {
     "no such file": (["missing.py"], "there is no file 'missing.py'"),
-    "a folder": (["folder"], "there is no file 'folder'"),
+    "a folder": (["folder"], "'folder' is a folder: name a script"),
     "no steps": (["script.py", "--steps", 0], "at least 1"),
     "steps of what is unrolled": (["script.py", "--net", "dag", "--steps", 2], "'dag' is unrolled already"),
     "a fold below nothing": (["script.py", "--fold", -1], "fold is a whole number of at least 0"),

@@ -108,7 +108,7 @@ def test_a_matrix_product_has_the_gradients_written_by_hand():
 
 
 def test_each_operand_of_x_times_x_has_its_own_gradient_and_one_edge_of_a_part_their_sum():
-    x = mg.parameter(np.array([3.0, 4.0]), name="x")
+    x = mg.tensor(np.array([3.0, 4.0]), name="x")
     with mg.scope("part"):
         loss = mg.sum(x * x * 10.0).named("end")
     loss.backward()

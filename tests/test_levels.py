@@ -1,6 +1,7 @@
 """The picture of a network as boxes, one for each part of it: what is in a box, and what runs between boxes."""
 
 import itertools
+import re
 import xml.etree.ElementTree as ET
 
 import networkx as nx
@@ -652,3 +653,35 @@ def test_gaps_between_timesteps_are_alike():
     frames = list(scene.frames.values())
     gaps = {round(b.left - a.right, 3) for a, b in itertools.pairwise(frames)}
     assert len(gaps) == 1
+
+
+def test_a_weight_from_outside_belongs_to_the_part_that_alone_reads_it():
+    """Of two parts that read it, to neither; a cycle outside of scopes leaves its weights where they are."""
+    x, own, shared = mg.input(1.0, name="x"), mg.parameter(0.5, name="own"), mg.parameter(0.5, name="shared")
+    y = x
+    for name in ("first", "second"):
+        with mg.scope(name):
+            y = mg.tanh(y * shared) if name == "second" else mg.tanh(y * shared * own)
+    assert set(named(viz.draw(mg.Graph(y=y), level="cell"))) == {"x", "first", "second", "shared"}
+    h = mg.state(0.0, name="h")
+    h.next = mg.tanh(h * own)
+    assert {"own", "h"} <= {text.split(" = ")[-1] for text in named(viz.draw(mg.Graph(y=h.next), level="cell"))}
+
+
+@pytest.mark.parametrize(
+    ("give", "advice"),
+    [
+        (lambda net: viz.draw(net, gradients=True), "after dag.backward"),
+        (lambda net: viz.draw(net.unroll(steps=2), gradients=True), "call dag.backward"),
+        (lambda net: viz.before_after(net, gradients=True), "after dag.backward"),
+        (lambda net: viz.draw(mg.nn.LSTM(2, 3)), "call the module on an input"),
+        (lambda net: viz.draw(mg.nn.LSTM), "the class LSTM: call the module"),
+        (lambda net: viz.draw(np.ones(3)), "mg.Graph(loss)"),
+        (lambda net: viz.before_after(net.unroll(steps=2)), "dag.graph"),
+    ],
+)
+def test_first_mistakes_are_answered_with_what_to_do(give, advice):
+    x, h = mg.input(1.0, name="x"), mg.state(0.0, name="h")
+    h.next = mg.tanh(x + h)
+    with pytest.raises(mg.MicrogridError, match=re.escape(advice)):
+        give(mg.Graph(total=mg.time_sum(h.next)))

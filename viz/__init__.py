@@ -3,7 +3,7 @@
 from viz import notebook
 from viz.over_time import gradient_flow, heatmap, jacobians, loss_curve
 from viz.picture import Picture, PictureFormatError, before_after, draw
-from viz.play import Player, play
+from viz.play import Player, TooLargeError, play
 from viz.render import RenderError
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "PictureFormatError",
     "Player",
     "RenderError",
+    "TooLargeError",
     "before_after",
     "draw",
     "gradient_flow",

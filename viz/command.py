@@ -21,12 +21,18 @@ from viz.theme import THEMES
 def parser() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(
         prog="microgrid draw",
+        allow_abbrev=False,
         description="Run a script and draw the network that it leaves in the variable `net`: a Graph, an unrolled "
         "graph or a Tensor.",
     )
     command.add_argument("file", type=Path, metavar="FILE.py", help="the script; it is run as python would run it")
     command.add_argument("--net", default="net", metavar="NAME", help="the variable to draw (default: net)")
-    command.add_argument("--steps", type=int, metavar="N", help="unroll so many timesteps; without it, draw the cycle")
+    command.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="unroll so many timesteps, each with the example inputs; without it, draw the cycle",
+    )
     command.add_argument("--level", choices=("op", "cell"), help="every operation, or one box for each part")
     command.add_argument("--depth", type=int, metavar="N", help="with --level cell: how deep to look into parts")
     command.add_argument("--fold", type=int, metavar="N", help="timesteps to show at either end; 0 shows all")
@@ -49,10 +55,17 @@ def main(arguments: Sequence[str]) -> int:
         for name in ("level", "depth", "fold", "weights", "values", "gradients", "flow", "theme")
     }
     try:
-        out = options.out or Path(options.file.with_suffix(".svg").name)
-        target = file_and_format(out)[0].absolute()  # whatever folder the script goes to
+        if options.file.is_dir():
+            raise ScriptError(f"{str(options.file)!r} is a folder: name a script")
         if not options.file.is_file():
             raise ScriptError(f"there is no file {str(options.file)!r}")
+        out = options.out or Path(options.file.with_suffix(".svg").name)
+        target = file_and_format(out)[0].absolute()  # whatever folder the script goes to
+        if options.steps is not None and (options.flow or options.gradients):
+            raise ScriptError(
+                "with --steps the command unrolls the network itself, and nothing has gradients then: unroll it in "
+                f"{options.file}, call dag.backward(), and draw that: --net dag"
+            )
         made = run(options.file)
         if made is None:
             return 1

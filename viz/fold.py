@@ -41,7 +41,7 @@ def folded(steps: int, kept: int | None, nodes_per_step: int) -> Fold:
     """
     if kept is None:
         few = steps * nodes_per_step <= MOST_NODES
-        kept = 0 if few else max(1, min(3, MOST_NODES // (4 * max(1, nodes_per_step))))
+        kept = 0 if few else max(2, min(3, MOST_NODES // (4 * max(1, nodes_per_step))))
     if kept == 0 or steps <= 2 * kept + 1:
         return Fold(steps)
     return Fold(steps, range(kept, steps - kept))

@@ -83,7 +83,7 @@ class Content:
         if self.kind == "output":  # a double outline
             return max(44.0, width + 24), max(30.0, height + 18)
         if self.kind == "parameter":
-            return max(36.0, width + 16), max(32.0, height + 21 + LID * (not self.is_plain))
+            return max(36.0, width + 16), max(32.0, height + 21 + LID * (len(self.lines) > 2))
         if self.kind in {"cell", "part"}:
             return max(72.0, width + 28), max(46.0, height + 20)
         if self.kind in {"output cell", "output part"}:
@@ -99,7 +99,7 @@ class Content:
         cells = "".join(
             f"<tr>{row}</tr>" for row in [first, *(f'<td height="{LEADING:g}"></td></tr><tr>{x}' for x in others)]
         )
-        if self.kind == "parameter" and not self.is_plain:
+        if self.kind == "parameter" and len(self.lines) > 2:
             cells = f'<tr><td height="{LID:g}"></td></tr>{cells}'
         return f'<<table border="0" cellborder="0" cellspacing="0" cellpadding="0">{cells}</table>>'
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from microgrid.cycles import is_cyclic
 from microgrid.graph import Graph
-from microgrid.leaves import Input, State
+from microgrid.leaves import Input, Parameter, State
 from microgrid.names import unique_scopes
 from microgrid.scope import Scope
 from microgrid.tensor import Tensor
@@ -51,10 +51,10 @@ def parts(graph: Graph, depth: int | None = None) -> list[Node]:
         part.members.append(state)
         of[state] = part
     for node in reversed(graph.nodes):  # a leaf of a part, or of one around it, that nothing else reads
-        if node.primitive is None and node in keys and not is_folded(node) and (drawn_by_itself(node) or not fed(node)):
+        if node.primitive is None and not is_folded(node) and (drawn_by_itself(node) or not fed(node)):
             readers = {of.get(reader) if reader is not None else None for reader in graph.readers[node]}
             own = readers.pop() if len(readers) == 1 else None
-            if own is not None and own.key is not None and keys[node][0] in around(own.key[0]):
+            if own is not None and own.key is not None and may_join(node, own.key[0], keys):
                 own.members.append(node)
                 of[node] = own
     names = unique_scopes([scope for scope, _ in keys.values() if isinstance(scope, Scope)])
@@ -71,6 +71,13 @@ def parts(graph: Graph, depth: int | None = None) -> list[Node]:
             varies = not graph.varying.isdisjoint(members)
             found.append(Node(result(members, graph), members, varies, name or "part"))
     return found
+
+
+def may_join(leaf: Tensor, place: Scope | int, keys: dict[Tensor, Key]) -> bool:
+    """Whether a leaf that one part alone reads belongs to it: made in its scope or around it, or a weight of none."""
+    if leaf in keys:
+        return keys[leaf][0] in around(place)
+    return isinstance(leaf, Parameter) and isinstance(place, Scope)
 
 
 def part_keys(graph: Graph, depth: int | None) -> dict[Tensor, Key]:

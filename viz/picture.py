@@ -10,6 +10,7 @@ from typing import Any
 from microgrid.errors import GradientError, MicrogridError, OperandError, OperandTypeError
 from microgrid.files.whole import write_whole
 from microgrid.graph import Graph
+from microgrid.nn import Module
 from microgrid.ops.time import is_time_reduction
 from microgrid.tensor import Tensor
 from microgrid.unroll import Unrolled
@@ -78,6 +79,8 @@ class Picture:
 def file_and_format(path: str | os.PathLike[str]) -> tuple[Path, str]:
     """Where a picture may be written, and in which format; errors as `Picture.save` says."""
     target = Path(path)
+    if target.is_dir():
+        raise PictureFormatError(f"{str(target)!r} is a folder: give the name of a file in it, such as picture.svg")
     format = FORMATS.get(target.suffix.lower())
     if format is None:
         raise PictureFormatError(
@@ -136,7 +139,7 @@ def draw(
     Raises
     ------
     GradientError
-        If `flow` is asked for before `backward`.
+        If `gradients` or `flow` is asked for before `backward`, or of a rolled graph.
 
     Examples
     --------
@@ -151,17 +154,19 @@ def draw(
     show = checked(Show(values, gradients, flow, level, depth, fold, weights))
     look = themes.theme(theme)
     if isinstance(what, Unrolled):
+        if gradients and all(node.grad is None for node in what.nodes):
+            raise GradientError("there are no gradients to write yet: call dag.backward() before gradients=True")
         if not what.copies:  # the same in every timestep
             return Picture(acyclic_scene([what.static[output] for output in what.graph.outputs], show), look)
         return Picture(unrolled_scene(what, show), look)
     if isinstance(what, Tensor):
         what = Graph(what)
     if not isinstance(what, Graph):
-        raise OperandTypeError(f"viz.draw takes a Graph, an unrolled graph or a Tensor, not {type(what).__name__}")
+        raise OperandTypeError(f"viz.draw takes a Graph, an unrolled graph or a Tensor, {instead(what)}")
     if what.states or any(is_time_reduction(node) and node.operands[0] in what.varying for node in what):
-        if flow:
+        if flow or gradients:
             raise GradientError(
-                "a gradient flows through an unrolled graph: viz.draw(dag, flow=True) after dag.backward()"
+                "a rolled graph has no gradients: draw the unrolled one, viz.draw(dag, ...), after dag.backward()"
             )
         return Picture(rolled_scene(what, show), look)
     return Picture(acyclic_scene(what.outputs, show), look)
@@ -205,13 +210,28 @@ def before_after(
     """
     graph = Graph(net) if isinstance(net, Tensor) else net
     if not isinstance(graph, Graph):
-        raise OperandTypeError(f"viz.before_after takes a Graph or a Tensor, not {type(net).__name__}")
+        raise OperandTypeError(f"viz.before_after takes a Graph or a Tensor, {instead(net)}")
     if not graph.varying:
         raise OperandTypeError("nothing in this graph changes over time, so there is nothing to unroll: use viz.draw")
-    show = checked(Show(values, gradients, False, level, depth, fold, weights))
+    if gradients:
+        raise GradientError(
+            "before_after unrolls the network itself, and nothing has gradients then: "
+            "viz.draw(dag, gradients=True) after dag.backward()"
+        )
+    show = checked(Show(values, False, False, level, depth, fold, weights))
     look = themes.theme(theme)
     dag = graph.unroll({**(sequences or {}), **named_sequences}, steps=steps)
     return Picture(before_after_scene(graph, dag, show), look)
+
+
+def instead(what: Any) -> str:
+    """What was given in place of a graph, and what to give."""
+    kind = f"the class {what.__name__}" if isinstance(what, type) else type(what).__name__
+    if isinstance(what, Unrolled):
+        return f"not {kind}: give the network before unrolling, such as dag.graph"
+    if isinstance(what, Module) or (isinstance(what, type) and issubclass(what, Module)):
+        return f"not {kind}: call the module on an input, and give what comes out, as in mg.Graph(module(x))"
+    return f"not {kind}: give the Tensor that a network computes, such as a loss, or mg.Graph(loss)"
 
 
 def checked(show: Show) -> Show:

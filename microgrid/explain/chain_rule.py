@@ -102,8 +102,8 @@ def order_between(node: Tensor, root: Tensor) -> list[Tensor]:
     if root not in on_path or not node.requires_grad:
         why = f"{of} does not depend on it" if node.requires_grad else "it needs no gradient (requires_grad is False)"
         raise GradientError(
-            f"there is no gradient of {of} by {name} to explain: {why}. Give a node behind {of}, or say of what to "
-            "explain it, as in explain(node, of=loss)"
+            f"there is no gradient of {of} by {name} to explain: {why}. backward() was last called on {of}: call it on "
+            "the graph of this node, as in dag.backward(), or say of what to explain it, as in explain(node, of=loss)"
         )
     return [each for each in order if each in on_path]
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Row = Mapping[str, float]
 
+LOSSES = ("train", "training", "validation", "valid", "val", "test")
+"""Names of losses beside those that end so."""
+
 PROGRESS = ("epoch", "step")
 """Columns that say how far training was, the first one first."""
 
@@ -143,7 +146,7 @@ def rows_of_file(path: str | os.PathLike[str]) -> Sequence[Row]:
 def loss_columns(rows: Sequence[Row]) -> list[str]:
     """The columns to plot: those called a loss, or else all that are not known to be something else."""
     columns = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in PROGRESS + OTHER]
-    named = [name for name in columns if str(name).endswith("loss")]
+    named = [name for name in columns if str(name).endswith("loss") or name in LOSSES]
     if not columns:
         found = "it has no rows yet" if not rows else f"its columns are {', '.join(map(repr, rows[0]))}"
         raise SequenceError(f"there is no loss to plot: {found}")

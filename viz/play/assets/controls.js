@@ -30,6 +30,10 @@ export class Controls {
     byId("play").addEventListener("click", () => this.toggle());
     this.slider.addEventListener("input", () => this.move(Number(this.slider.value)));
     document.addEventListener("keydown", (event) => this.press(event));
+    document.addEventListener("click", (event) => {
+      // A button that was clicked would press itself again at the space key, which is to play.
+      if (event.detail > 0 && event.target instanceof Element) event.target.closest("button")?.blur();
+    });
   }
 
   // Where on the track the two passes lie.
