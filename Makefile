@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # a core for each process, none to fight over:
-TEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
+TEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
 .PHONY: demo install test test-browser bench clean python-is-new-enough
 
