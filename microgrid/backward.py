@@ -181,6 +181,15 @@ def operand_cotangents(node: Tensor, g: Any, out: Any, values: Iterable[Any]) ->
         return apply(as_array_scalar(g), as_array_scalar(out), list(map(as_array_scalar, values)))
 
 
+def sent_back(node: Tensor, g: Any) -> list[Any]:
+    """What each operand of `node` receives where the gradient of `node` is `g`; None where nothing flows."""
+    values = [operand.value for operand in node.operands]
+    found = operand_cotangents(node, g, node.value, values)
+    return [
+        None if cotangent is None else fit(cotangent, value) for cotangent, value in zip(found, values, strict=True)
+    ]
+
+
 def unbroadcast(cotangent: Any, shape: tuple[int, ...]) -> Any:
     """Sum over the axes along which an operand of `shape` was broadcast; undoes NumPy's broadcasting.
 
@@ -206,7 +215,7 @@ def unbroadcast(cotangent: Any, shape: tuple[int, ...]) -> Any:
 def fit(cotangent: Any, value: Any) -> Any:
     """The cotangent in the shape, dtype and kind (Python float or array) of the value it belongs to."""
     if type(value) is float:
-        return float(np.sum(cotangent))
+        return float(cotangent) if isinstance(cotangent, float) else float(np.sum(cotangent))
     shape = np.shape(value)
     cotangent = unbroadcast(cotangent, shape)
     if shape == ():

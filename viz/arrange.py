@@ -18,7 +18,7 @@ from viz.layout import Edge, lay_out
 from viz.parts import parts
 from viz.plan import plan
 from viz.scene import Box, Caption, Scene
-from viz.timesteps import step_of
+from viz.timesteps import Shown, step_of
 from viz.writing import Writing
 
 ALL_AT_ONCE = Fold(1)
@@ -35,6 +35,10 @@ class Show:
     depth: int | None = None
     fold: int | None = None
     weights: str = "shared"
+
+    @property
+    def repeats_weights(self) -> bool:
+        return self.weights == "repeated"
 
     def diagram(self, graph: Graph) -> Diagram:
         """The boxes and edges to draw."""
@@ -90,7 +94,7 @@ def rolled_scene(graph: Graph, show: Show) -> Scene:
 def rolled_network(graph: Graph, show: Show) -> RolledNetwork:
     boxes = show.diagram(graph)
     contents = rolled_contents(boxes, show.writing(boxes))
-    return RolledNetwork(plan(boxes), contents, EVERY_STEP, repeats_weights=show.weights == "repeated")
+    return RolledNetwork(Shown(plan(boxes), contents, EVERY_STEP, show.repeats_weights))
 
 
 def rolled_contents(boxes: Diagram, writing: Writing) -> dict[Node, list[Content]]:
@@ -107,7 +111,7 @@ def unrolled_network(dag: Unrolled, show: Show) -> UnrolledNetwork:
     boxes = show.diagram(dag.graph)
     fold = folded(dag.steps, show.fold, sum(node.varies for node in boxes.nodes))
     contents = unrolled_contents(boxes, show.writing(boxes), dag, fold)
-    return UnrolledNetwork(plan(boxes), contents, fold, dag, repeats_weights=show.weights == "repeated")
+    return UnrolledNetwork(Shown(plan(boxes), contents, fold, show.repeats_weights), dag)
 
 
 def unrolled_contents(boxes: Diagram, writing: Writing, dag: Unrolled, fold: Fold) -> dict[Node, list[Content]]:
@@ -127,10 +131,9 @@ def before_after_networks(graph: Graph, dag: Unrolled, show: Show) -> tuple[Roll
     rolled, unrolled = rolled_contents(boxes, writing), unrolled_contents(boxes, writing, dag, fold)
     label = max(EVERY_STEP.label(0), fold.label(dag.steps - 1), key=len)
     step = step_of(the_plan, {node: [*rolled[node], *unrolled[node]] for node in boxes.nodes}, label)
-    repeats = show.weights == "repeated"
     return (
-        RolledNetwork(the_plan, rolled, EVERY_STEP, repeats_weights=repeats, shared_step=step),
-        UnrolledNetwork(the_plan, unrolled, fold, dag, repeats_weights=repeats, shared_step=step),
+        RolledNetwork(Shown(the_plan, rolled, EVERY_STEP, show.repeats_weights, step)),
+        UnrolledNetwork(Shown(the_plan, unrolled, fold, show.repeats_weights, step), dag),
     )
 
 
@@ -142,7 +145,7 @@ def before_after_scene(graph: Graph, dag: Unrolled, show: Show) -> Scene:
     after.head_room = before.head_room
     right = after.draw()
     gap = left.bounds[2] - right.bounds[0] + 70
-    whole = left.moved(0, 0, "b_").joined([right.moved(gap, 0, "a_")])
+    whole = left.moved(0.0, 0.0, "b_").joined([right.moved(gap, 0, "a_")])
     high = whole.bounds[3] + 22
     loop = "cycle" if graph.cycles else "delay" if graph.states else "time axis"
     for id, scene, dx, text in (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from microgrid.graph import Nodes
 from microgrid.leaves import State
@@ -11,11 +11,9 @@ from microgrid.tensor import Tensor
 from microgrid.unroll import Unrolled
 from viz.diagram import Delay, Node, Read, Start, direction
 from viz.fold import Fold
-from viz.labels import Content
 from viz.network import Network
-from viz.plan import Plan
 from viz.scene import Box, Route, chained, level, moved, rounded, straight
-from viz.timesteps import GAP, Step
+from viz.timesteps import GAP, Shown
 
 EVERY_STEP = Fold(1, label_of_all="every timestep t")
 
@@ -79,17 +77,8 @@ class RolledNetwork(Network):
 class UnrolledNetwork(Network):
     """One copy of the timestep after the other, its delays running to the right, of reverse states to the left."""
 
-    def __init__(
-        self,
-        the_plan: Plan,
-        contents: Mapping[Node, Sequence[Content]],
-        fold: Fold,
-        dag: Unrolled,
-        *,
-        repeats_weights: bool = False,
-        shared_step: Step | None = None,
-    ) -> None:
-        super().__init__(the_plan, contents, fold, repeats_weights=repeats_weights, shared_step=shared_step)
+    def __init__(self, show: Shown, dag: Unrolled) -> None:
+        super().__init__(show)
         self.dag = dag
 
     def shows(self, node: Node, t: int | None) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from microgrid.backward import fit, operand_cotangents
+from microgrid.backward import sent_back
 from microgrid.errors import GradientError
 from microgrid.tensor import Tensor
 from viz.scene import Legend, Scene
@@ -77,9 +77,7 @@ def cotangents(reader: Tensor) -> list[Any]:
     """What a node's gradient becomes on each of its operands; None where nothing flows."""
     if reader.grad is None or reader.primitive is None:
         return [None] * len(reader.operands)
-    values = [operand.value for operand in reader.operands]
-    found = operand_cotangents(reader, reader.grad, reader.value, values)
-    return [None if g is None else fit(g, value) for g, value in zip(found, values, strict=True)]
+    return sent_back(reader, reader.grad)
 
 
 def ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:

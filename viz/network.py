@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from microgrid.tensor import Tensor
 from viz import theme
 from viz.diagram import Delay, Link, Node, Start
-from viz.fold import Fold
-from viz.labels import Content
 from viz.layout import Edge, lay_out
-from viz.plan import Plan
 from viz.rows import Rows
 from viz.scene import Box, Route, Scene, chained, level, moved, rounded, straight, upright
-from viz.timesteps import GAP, Step
+from viz.timesteps import GAP, Shown
 
 
 def timesteps_read(link: Link, steps: int) -> list[int]:
@@ -30,16 +27,8 @@ def timesteps_read(link: Link, steps: int) -> list[int]:
 class Network(Rows, abc.ABC):
     """What the rolled and the unrolled picture share; they differ in how they draw delays."""
 
-    def __init__(
-        self,
-        the_plan: Plan,
-        contents: Mapping[Node, Sequence[Content]],
-        fold: Fold,
-        *,
-        repeats_weights: bool = False,
-        shared_step: Step | None = None,
-    ) -> None:
-        super().__init__(the_plan, contents, fold, repeats_weights=repeats_weights, shared_step=shared_step)
+    def __init__(self, show: Shown) -> None:
+        super().__init__(show)
         self.ways_up: dict[str, Route] = {}
 
     @abc.abstractmethod

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from viz import theme
 from viz.diagram import Node
-from viz.fold import Fold
-from viz.labels import Content
-from viz.plan import Plan
 from viz.rails import RAIL_GAP, RAIL_ROOM, Rail, nearest_first, room_for
 from viz.scene import Box, Point, Route, chained, rounded, straight, upright, upright_into
-from viz.timesteps import Step, Timesteps
+from viz.timesteps import Shown, Timesteps
 
 
 def side_by_side(widths: Sequence[float], middle: float, gap: float, avoid: Sequence[float]) -> list[float]:
@@ -35,16 +32,8 @@ def extent(columns: Sequence[tuple[Node, float, tuple[float, float]]]) -> tuple[
 class Rows(Timesteps):
     """Timesteps, and what they share: once with a rail into each of them, or copied for each and tied."""
 
-    def __init__(
-        self,
-        the_plan: Plan,
-        contents: Mapping[Node, Sequence[Content]],
-        fold: Fold,
-        *,
-        repeats_weights: bool = False,
-        shared_step: Step | None = None,
-    ) -> None:
-        super().__init__(the_plan, contents, fold, repeats_weights=repeats_weights, shared_step=shared_step)
+    def __init__(self, show: Shown) -> None:
+        super().__init__(show)
         self.fan = theme.ROW_GAP + min(60.0, 0.02 * self.width)
         self.head_room = 0.0
         self.ways_down: dict[str, Route] = {}

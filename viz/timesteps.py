@@ -40,37 +40,40 @@ def step_of(the_plan: Plan, contents: Mapping[Node, Sequence[Content]], label: s
     return Step(sizes, lay_out_step(the_plan, sizes, ellipses, list(reduced), text_width(label, theme.LABEL_SIZE)))
 
 
-class Timesteps:
-    """The same timestep again and again.
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a picture of a recurrent network shows.
 
-    `contents` are what to write on each node, once per shown timestep or once for all; `fold` says which timesteps
-    are shown. With `repeats_weights` every timestep has copies of the leaves in the rows above and below, tied to one
-    another. A `shared_step` is laid out already, for another picture too.
+    Attributes
+    ----------
+    contents : what to write on each node, once per shown timestep or once for all
+    fold : which timesteps are shown
+    repeats_weights : whether every timestep has copies of the leaves in the rows above and below, tied to one another
+    step : a timestep that is laid out already, for another picture too
     """
 
-    def __init__(
-        self,
-        the_plan: Plan,
-        contents: Mapping[Node, Sequence[Content]],
-        fold: Fold,
-        *,
-        repeats_weights: bool = False,
-        shared_step: Step | None = None,
-    ) -> None:
-        self.plan = the_plan
-        self.repeats_weights = repeats_weights
-        self.diagram = the_plan.diagram
-        self.contents = contents
-        self.fold = fold
-        one = shared_step or step_of(the_plan, contents, fold.label(fold.shown[-1]))
+    plan: Plan
+    contents: Mapping[Node, Sequence[Content]]
+    fold: Fold
+    repeats_weights: bool = False
+    step: Step | None = None
+
+
+class Timesteps:
+    """The same timestep again and again."""
+
+    def __init__(self, show: Shown) -> None:
+        self.plan, self.contents, self.fold = show.plan, show.contents, show.fold
+        self.diagram = show.plan.diagram
+        self.repeats_weights = show.repeats_weights
+        one = show.step or step_of(show.plan, show.contents, show.fold.label(show.fold.shown[-1]))
         self.sizes, self.step = one.sizes, one.layout
-        step = self.step
+        step, fold = self.step, self.fold
         self.pitch = step.right - step.left + theme.STEP_GAP
         self.gap_width = max(theme.STEP_GAP, 0.5 * (step.right - step.left), 110.0)
         self.scene = Scene()
         self.number = self.diagram.numbers
-        self.head_room = 0.0
-        if repeats_weights:
+        if self.repeats_weights:
             self.pitch = max(self.pitch, self.width_of_copies() + theme.NODE_GAP)
         self.width = (len(fold.shown) - 1) * self.pitch + step.right - step.left
         if fold.hidden:

@@ -132,11 +132,8 @@ def swept_back(order: Sequence[Tensor], seed: Any) -> tuple[Sent, dict[Tensor, A
         g = cotangents.get(reader)
         if g is None or reader.primitive is None:
             continue
-        operands = reader.operands
-        found = backward.operand_cotangents(reader, g, reader.value, [x.value for x in operands])
-        for index, (operand, cotangent) in enumerate(zip(operands, found, strict=True)):
+        for index, (operand, cotangent) in enumerate(zip(reader.operands, backward.sent_back(reader, g), strict=True)):
             if cotangent is not None and operand in inside:
-                cotangent = fitted(cotangent, operand.value)
                 sent.setdefault(operand, []).append((Edge(reader, index), cotangent))
                 held = cotangents.get(operand)
                 cotangents[operand] = cotangent if held is None else held + cotangent
@@ -154,14 +151,7 @@ def sent_along(edge: Edge, g: Any) -> Any:
     except (ArithmeticError, ValueError):  # Python scalars raise where arrays give inf or nan
         g, out, *values = map(backward.as_array_scalar, (g, reader.value, *values))
         sent = rule(g, out, *([values] if primitive.variadic else values), **reader.params)
-    return fitted(0.0 if sent is None else sent, operands[position].value)
-
-
-def fitted(cotangent: Any, value: Any) -> Any:
-    """`backward.fit`, without its sum where both are numbers."""
-    if type(value) is float and isinstance(cotangent, float):
-        return float(cotangent)
-    return backward.fit(cotangent, value)
+    return backward.fit(0.0 if sent is None else sent, operands[position].value)
 
 
 def local_derivative(edge: Edge, operand: Tensor) -> float | None:
@@ -187,7 +177,7 @@ def along(node: Tensor, path: list[Edge], seed: Any, known: dict[tuple[Tensor, E
         found.append(known[operand, edge])
     numbers = [each for each in found if each is not None]
     if len(numbers) == len(found) and type(seed) is float:
-        return Path(nodes, tuple(numbers), fitted(math.prod(reversed(numbers), start=seed), node.value))
+        return Path(nodes, tuple(numbers), backward.fit(math.prod(reversed(numbers), start=seed), node.value))
     g = seed
     for edge in reversed(path):
         g = sent_along(edge, g)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from microgrid.backward import fit, operand_cotangents, reverse_topological
+from microgrid.backward import fit, operand_cotangents, reverse_topological, sent_back
 from microgrid.errors import GradientError
 from microgrid.tensor import Tensor, describe
 
@@ -133,11 +133,9 @@ def engine_pass(root: Tensor, seed: Any) -> tuple[dict[tuple[Tensor, int], Any],
     for node in reverse_topological(root):
         if node.primitive is None or node not in found:
             continue
-        values = [operand.value for operand in node.operands]
-        for index, cotangent in enumerate(operand_cotangents(node, found[node], node.value, values)):
+        for index, (operand, cotangent) in enumerate(zip(node.operands, sent_back(node, found[node]), strict=True)):
             if cotangent is not None:
-                operand = node.operands[index]
-                cotangent = passed[node, index] = fit(cotangent, operand.value)
+                passed[node, index] = cotangent
                 held = found.get(operand)
                 found[operand] = cotangent if held is None else held + cotangent
     return passed, found
