@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from microgrid import recording, rewrite
+from microgrid import recording
 from microgrid.compiled.shapes import Recorded
 from microgrid.differentiate import gradients, gradients_from
 from microgrid.errors import CausalityError
-from microgrid.execute.on_numpy import Program
+from microgrid.execute.executors import NUMPY, Executor
 from microgrid.graph import Graph
 from microgrid.leaves import State
 from microgrid.ops.time import FIRST, LAST, TIME_STACK, is_spread_over_time, is_time_reduction, last
@@ -35,8 +35,9 @@ Span = tuple[int, int]
 class Segments:
     """The programs by which a network runs in segments of `every` timesteps."""
 
-    def __init__(self, network: Recorded, every: int) -> None:
+    def __init__(self, network: Recorded, every: int, executor: Executor = NUMPY) -> None:
         self.every = every
+        self.executor = executor
         self.network = network
         self.reductions = reductions_of(network)
         late = behind(self.reductions, network.graph)
@@ -62,7 +63,7 @@ class Segments:
         self.reduced, outputs = list(segment[:count]), list(segment[count:shown])
         self.wrt = list(segment[shown : shown + len(self.early)])
         self.ends = [last(s.next) for s in segment[shown + len(self.early) :] if isinstance(s, State)]
-        self.forward = Runner([*self.reduced, *outputs, *self.ends])
+        self.forward = Runner([*self.reduced, *outputs, *self.ends], self.executor)
 
     def build_end(self) -> None:
         """What follows from the reductions: static outputs, and the cotangents of the reductions and static nodes."""
@@ -76,7 +77,7 @@ class Segments:
         fixed = [node for node in network.wrt if node not in network.graph.varying]
         self.held = list(held.values())
         if not static:
-            self.end = Runner([])
+            self.end = Runner([], self.executor)
             return
         tail = rebuilt(Graph(*static, *fixed), remake)
         outputs, by = list(tail.outputs[: len(static)]), list(tail.outputs[len(static) :])
@@ -86,7 +87,7 @@ class Segments:
             wanted = [*self.held, *by]
             by_node = gradients(Graph(*tail.outputs), loss, wanted)
             found = [by_node[node] for node in wanted]
-        self.end = Runner([*outputs, *found])
+        self.end = Runner([*outputs, *found], self.executor)
 
     def build_backward(self) -> None:
         """The adjoint of one segment, from the cotangents of its reductions and of its last states."""
@@ -100,17 +101,17 @@ class Segments:
         seeds = {root: seed for root, seed in zip(roots, self.seeds, strict=True) if root.requires_grad}
         wanted = [*self.wrt, *(self.starts[state] for state in self.differentiable)]
         found = gradients_from(segment, seeds, wanted)
-        self.backward = Runner([found[node] for node in wanted])
+        self.backward = Runner([found[node] for node in wanted], self.executor)
 
     def build_beginning(self) -> None:
         """The states' own initial values, and the adjoint of those."""
         network = self.network
         initial = [state.initial for state in self.states]
-        self.beginning = Runner(initial)
+        self.beginning = Runner(initial, self.executor)
         self.first_seeds = [placeholder(state) for state in self.differentiable]
         fixed = [node for node in self.early if node not in network.graph.varying]
         if network.loss is None or not initial or not fixed:
-            self.adjoint_of_beginning = Runner([])
+            self.adjoint_of_beginning = Runner([], self.executor)
             return
         graph = Graph(*initial, *fixed)
         received: dict[Tensor, Tensor] = {}
@@ -119,7 +120,7 @@ class Segments:
             received[start] = received[start] + seed if start in received else seed
         seeds = {node: seed for node, seed in received.items() if node.requires_grad}
         found = gradients_from(graph, seeds, fixed)
-        self.adjoint_of_beginning = Runner([found[node] for node in fixed])
+        self.adjoint_of_beginning = Runner([found[node] for node in fixed], self.executor)
 
     # --- a run ---
 
@@ -199,8 +200,8 @@ class Segments:
 class Runner:
     """The program of some nodes; of none, nothing."""
 
-    def __init__(self, outputs: Sequence[Tensor]) -> None:
-        self.program = Program(rewrite.program(Graph(*outputs))) if outputs else None
+    def __init__(self, outputs: Sequence[Tensor], executor: Executor) -> None:
+        self.program = executor.program(executor.rewrites.program(Graph(*outputs))) if outputs else None
         graph = self.program.graph if self.program else None
         self.varies = [output in graph.varying for output in graph.outputs] if graph else []
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from microgrid import rewrite
 from microgrid.compiled.lengths import batch_axes, masked
 from microgrid.errors import OperandError, SequenceError
 from microgrid.graph import Graph
 from microgrid.leaves import Input, State
 from microgrid.ops.time import is_spread_over_time
 from microgrid.rebuild import recorded_wide
+from microgrid.rewrite import Rewrites
 from microgrid.sequences import batch_hint, starts_for_any_batch
 from microgrid.tensor import PYTHON_NUMBERS, Name, Tensor, describe
 
@@ -59,7 +59,7 @@ def recorded_for(
     length: int,
     *,
     with_lengths: bool = False,
-    simplify: bool = True,
+    rewrites: Rewrites | None = None,
 ) -> Recorded:
     """Record `graph` on the first timestep of `arrays`, the sequences of its inputs, in order.
 
@@ -95,7 +95,7 @@ def recorded_for(
             raise SequenceError(f"lengths= needs a network that takes any number of sequences: {error}") from None
         pairs = {made[node]: larger_made[node] for node in wanted.nodes}
         found = found.with_graph(masked(copy, batch_axes(copy, pairs)))
-    return found.with_graph(rewrite.network(found.graph)) if simplify else found
+    return found.with_graph(rewrites.network(found.graph)) if rewrites else found
 
 
 def held_for(name: str, start: Tensor) -> Tensor:

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from microgrid import recording, rewrite
+from microgrid import recording
 from microgrid.compiled.shapes import Recorded
 from microgrid.differentiate import gradients
-from microgrid.execute.on_numpy import Program
+from microgrid.execute import on_numpy
+from microgrid.execute.executors import NUMPY, Executor
 from microgrid.graph import Graph
 from microgrid.ops.time import first, last
 from microgrid.tensor import Name, Tensor
@@ -24,7 +25,9 @@ class Whole:
     program : Program
     """
 
-    def __init__(self, network: Recorded, *, simplify: bool = True) -> None:
+    program: on_numpy.Program
+
+    def __init__(self, network: Recorded, executor: Executor = NUMPY, *, simplify: bool = True) -> None:
         grads: list[Tensor] = []
         if network.loss is not None:
             with recording.outlines():
@@ -35,7 +38,10 @@ class Whole:
                     grad._name = Name(f"{network.graph.names[node]}.grad")
         ends = [first(state.next) if state.reverse else last(state.next) for state in network.states]
         joint = Graph.of_checked([*network.outputs, *grads, *ends])
-        self.program = Program(rewrite.program(joint) if simplify else joint, share=simplify)
+        if simplify:
+            self.program = executor.program(executor.rewrites.program(joint))
+        else:
+            self.program = on_numpy.Program(joint, share=False)
         self.given = network.given
         self.inputs = {node.name: node for node in self.program.graph.inputs}
         self.counts = len(network.outputs), len(grads)

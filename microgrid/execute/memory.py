@@ -26,9 +26,9 @@ from microgrid.tensor import Tensor
 CONCATENATE, TRANSPOSE = primitive_of(concatenate), primitive_of(transpose)
 MATMUL = primitive_of(matmul)
 
-Kind = Literal["given", "kept", "chunk", "step"]
-"""How long rows live: as long as the user's own array, for the whole run, for one chunk of timesteps, or for one
-timestep of a loop."""
+Kind = Literal["given", "kept", "chunk", "ring", "step", "none"]
+"""How long rows live: as long as the user's own array, for the whole run, for one chunk of timesteps, for two timesteps
+in turns, for one timestep of a loop; or not at all, as no one reads them from memory."""
 
 
 def is_filled_at_start(node: Tensor) -> bool:

@@ -66,7 +66,7 @@ class Program:
     def __init__(self, graph: Graph, *, share: bool = True) -> None:
         self.graph = graph = with_own_nexts(graph)
         self.schedule = schedule(graph)
-        self.layout = layout = lay_out(self.schedule, share=share)
+        self.layout = layout = self.laid_out(share)
         static = [node for node in graph.nodes if node not in graph.varying]
         self.slots = {node: i for i, node in enumerate(static)}
         leaves = [(self.slots[node], node) for node in static if node.primitive is None]
@@ -75,11 +75,19 @@ class Program:
         lay_out_statics(layout)
         self.fixed = write_fixed(layout, self.slots)
         self.steps: list[tuple[Phase, list[Step]]] = []
-        for phase in layout.phases:
-            written = [write_block(block, layout, self.slots) for block in phase.blocks]
+        self.write()
+        self.idle: dict[int, collections.deque[Workspace]] = {}
+
+    def laid_out(self, share: bool) -> Layout:
+        """The memory plan."""
+        return lay_out(self.schedule, share=share)
+
+    def write(self) -> None:
+        """Write the functions of all blocks."""
+        for phase in self.layout.phases:
+            written = [write_block(block, self.layout, self.slots) for block in phase.blocks]
             starts = [self.write_starts(phase)] if not phase.once else []
             self.steps.append((phase, [step for step in (*starts, *written) if step is not None]))
-        self.idle: dict[int, collections.deque[Workspace]] = {}
 
     def write_starts(self, phase: Phase) -> Step | None:
         """The function that writes the states' initial values, before a phase begins."""
@@ -104,7 +112,10 @@ class Program:
         try:
             return self.idle[steps].pop()
         except (KeyError, IndexError):  # none, or another thread was faster
-            return Workspace(self, steps)
+            return self.new_workspace(steps)
+
+    def new_workspace(self, steps: int) -> Workspace:
+        return Workspace(self, steps)
 
     def give_back(self, workspace: Workspace) -> None:
         """Keep a workspace for the next run of its length, and those of other lengths while they are few and small."""
@@ -169,9 +180,9 @@ class Workspace:
     def __init__(self, program: Program, steps: int) -> None:
         self.program = program
         self.steps = steps
-        self.chunks = [chunk_length(phase, program.layout, steps) for phase, _ in program.steps]
+        self.chunks = self.chunk_lengths()
         longest = max(self.chunks, default=1)
-        self.rows_held = {"kept": steps, "chunk": longest, "step": 1}
+        self.rows_held = {"kept": steps, "chunk": longest, "ring": 2, "step": 1}
         self.memory = [
             raw(self.rows_held[a.kind] + (a.extra and a.kind != "step"), a.row_bytes)
             for a in program.layout.allocations
@@ -193,6 +204,10 @@ class Workspace:
         self.held_ids = set(map(id, [*self.held, *self.constants]))
         self.made.clear()
         self.seen = {}
+
+    def chunk_lengths(self) -> list[int]:
+        """How many timesteps each phase takes at a time."""
+        return [chunk_length(phase, self.program.layout, self.steps) for phase, _ in self.program.steps]
 
     @property
     def nbytes(self) -> int:

@@ -1,16 +1,20 @@
 """Rewrites: graph → graph of the same values that is cheaper to run. Each is one small function.
 
 `network` is for the graph as a user recorded it, before it is differentiated, so that the adjoint
-profits; `program` for the forward graph and its adjoint together.
+profits; `program` for the forward graph and its adjoint together. `CALLS` rewrites for an executor to
+which every operation is a call, `PASSES` for one that fuses them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from microgrid.graph import Graph
 from microgrid.rewrite.constants import fold_constants
 from microgrid.rewrite.joined import join_single_rows, slice_weights
 from microgrid.rewrite.lower import interpolations, means_as_sums, sigmoid_by_tanh, squares, without_broadcasts
-from microgrid.rewrite.parts import distribute_over_parts, join_scatters, merge_products_by_one
+from microgrid.rewrite.parts import distribute_over_parts, flat_joins, join_scatters, merge_products_by_one
 from microgrid.rewrite.products import contract_over_time, merge_products, scale_weights, static_factors_last
 from microgrid.rewrite.repeated import merge_repeated
 from microgrid.rewrite.rule import together
@@ -41,3 +45,28 @@ def program(graph: Graph) -> Graph:
     graph = merge_products_by_one(factors_outside(share_factors(graph)))
     graph = contract_over_time(static_factors_last(graph))
     return together(graph, merge_repeated, fold_constants)
+
+
+def fused_network(graph: Graph) -> Graph:
+    """Fewer products in every timestep, and what does not recur apart."""
+    graph = together(graph, merge_repeated, squares, means_as_sums)
+    return hoist_terms(together(graph, merge_products, interpolations))
+
+
+def fused_program(graph: Graph) -> Graph:
+    """Few products over all timesteps, and nothing that only moves numbers."""
+    graph = together(graph, fold_constants, join_scatters, slice_weights, without_broadcasts)
+    graph = contract_over_time(static_factors_last(flat_joins(graph)))
+    return together(graph, merge_repeated, fold_constants)
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrites:
+    """What is rewritten before a graph is differentiated, and afterwards."""
+
+    network: Callable[[Graph], Graph]
+    program: Callable[[Graph], Graph]
+
+
+CALLS = Rewrites(network, program)
+PASSES = Rewrites(fused_network, fused_program)

@@ -1,0 +1,1 @@
+"""The LLVM executor's parts: from scalar expressions to machine code."""
