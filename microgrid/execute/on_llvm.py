@@ -17,14 +17,16 @@ from microgrid.execute import on_numpy
 from microgrid.execute.blocks import write_block
 from microgrid.execute.code import Array, Step
 from microgrid.execute.llvm import code, machine, threads
-from microgrid.execute.llvm.contract import CONTRACTIONS, Contraction, Factor, factor_of
+from microgrid.execute.llvm.contract import LEAST_WORK, Contraction, contraction_of
 from microgrid.execute.llvm.elements import TYPES
-from microgrid.execute.llvm.emit import Table, module
+from microgrid.execute.llvm.emit import module
 from microgrid.execute.llvm.plan import Kernel, Plan, chunk_length, plan
 from microgrid.execute.llvm.roles import Element, Product
+from microgrid.execute.llvm.table import Table
 from microgrid.execute.memory import Layout
 from microgrid.execute.phases import Phase
 from microgrid.graph import Graph
+from microgrid.ops.time import TIME_DOT
 from microgrid.schedule import Block
 from microgrid.tensor import Tensor
 
@@ -60,29 +62,43 @@ class Program(on_numpy.Program):
 
     def write(self) -> None:
         self.kernels: list[Kernel] = []
-        self.items: list[Together | tuple[Step, Phase] | list[Contraction]] = []
+        self.contractions: list[list[Contraction]] = []
+        self.items: list[Together | tuple[Step, Phase] | int] = []
+        """What a run does: kernels, functions of NumPy calls, or the products over all timesteps of that number."""
         for phase, parts in self.plan.parts:
             if phase.once:
                 self.write_once(phase)
                 continue
-            self.write_step(self.write_starts(phase), phase)
+            own = {state for part in parts if part.kernel is not None for state in part.kernel.starts}
+            self.write_step(self.write_starts(phase, own), phase)
             for part in parts:
                 if part.block is not None:
                     self.write_step(write_block(part.block, self.layout, self.slots), phase, last=True)
                 elif part.kernel is not None and part.kernel.sections:
                     self.write_kernel(part.kernel)
-        self.table = Table()
-        self.source = ""
+        self.emit()
+
+    def emit(self) -> None:
+        """The machine code of all kernels and products."""
+        cpu = machine.cpu()
+        self.table = Table(cpu.vector_bytes, cpu.registers)
         kinds = {TYPES[node.dtype] for kernel in self.kernels for node in kernel.nodes} - {"i1"}
-        kinds |= {each.kind for item in self.items if isinstance(item, list) for each in item}
-        self.libraries = {kind: code.library(kind) for kind in sorted(kinds)}
-        if not self.kernels:
+        kinds |= {TYPES[each.node.dtype] for block in self.contractions for each in block}
+        self.libraries = [code.library(kind) for kind in sorted(kinds)]
+        self.source = ""
+        if not self.kernels and not self.contractions:
             return
-        self.source = module(self.kernels, self.plan, self.table, machine.cpu().vector_bytes)
+        found = module(self.kernels, self.contractions, self.plan, self.table)
+        self.source = found.source
         self.module = machine.load(self.source)
-        self.functions = [
-            code.function(self.module.address(f"kernel_{number}"), code.KERNEL) for number in range(len(self.kernels))
-        ]
+        self.statics, self.packed = found.statics, found.packed
+
+        def function(name: str, arguments: tuple[Any, ...]) -> Callable[..., None]:
+            return code.function(self.module.address(name), arguments)
+
+        self.functions = [function(f"kernel_{k}", code.KERNEL) for k in range(len(self.kernels))]
+        self.pack = [function(f"pack_{k}", code.PACK) for k in range(len(self.kernels))]
+        self.contract = [function(f"contract_{k}", code.CONTRACT) for k in range(len(self.contractions))]
 
     def write_step(self, step: Step | None, phase: Phase, last: bool = False) -> None:
         """Add a function of NumPy calls; initial values may as well be written before kernels that do not know them."""
@@ -103,24 +119,13 @@ class Program(on_numpy.Program):
     def write_once(self, phase: Phase) -> None:
         """Products over all timesteps first, then the rest by NumPy."""
         (block,) = phase.blocks
-        found: list[Contraction] = []
-        rest: list[Tensor] = []
-        for node in block.nodes:
-            factors = self.factors_of(node)
-            if factors is None:
-                rest.append(node)
-            else:
-                found.append(Contraction(node, self.slots[node], factors))
+        found = [each for node in block.nodes if (each := contraction_of(node, self.layout)) is not None]
         if found:
-            self.items.append(found)
-        self.write_step(write_block(Block("once", tuple(rest)), self.layout, self.slots), phase, last=True)
-
-    def factors_of(self, node: Tensor) -> list[Factor] | None:
-        """The factors of a product over all timesteps that machine code computes."""
-        if node.primitive not in CONTRACTIONS or TYPES.get(node.dtype) not in ("float", "double"):
-            return None
-        found = [factor_of(operand, node, self.layout) for operand in node.operands]
-        return [each for each in found if each is not None] if None not in found else None
+            self.items.append(len(self.contractions))
+            self.contractions.append(found)
+        done = {each.node for each in found}
+        rest = tuple(node for node in block.nodes if node not in done)
+        self.write_step(write_block(Block("once", rest), self.layout, self.slots), phase, last=True)
 
     def new_workspace(self, steps: int) -> Workspace:
         return Workspace(self, steps)
@@ -158,30 +163,13 @@ class Static:
         table[self.number] = address_of(self.held)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Packed:
-    """A matrix as products read it."""
-
-    slot: int
-    transposed: bool
-    pack: Callable[..., None]
-    array: Array
-
-    def fill(self, values: Sequence[Any]) -> None:
-        matrix = np.asarray(values[self.slot], self.array.dtype)
-        matrix = matrix.T if self.transposed else matrix
-        item = matrix.itemsize
-        across, along = matrix.strides[0] // item, matrix.strides[1] // item
-        self.pack(address_of(matrix), across, along, *matrix.shape, address_of(self.array))
-
-
 def address_of(array: Array) -> int:
     found: int = array.__array_interface__["data"][0]
     return found
 
 
 class Workspace(on_numpy.Workspace):
-    """The buffers of a program for one length, the table by which kernels find them, and the calls of a run."""
+    """The buffers of a program for one length, the table by which machine code finds them, and the calls of a run."""
 
     program: Program
 
@@ -189,33 +177,39 @@ class Workspace(on_numpy.Workspace):
         return [chunk_length(kernel, self.program.layout, self.steps) for kernel in self.program.kernels]
 
     def make_table(self) -> None:
-        program = self.program
-        table, slots = program.table, program.slots
-        self.table = np.zeros(max(1, table.count), np.uintp)
+        """Fill in what stays from run to run."""
+        program, known = self.program, self.program.table
+        self.parts = threads.get_num_threads()
+        self.table = np.zeros(max(1, len(known.numbers)), np.uintp)
         self.table_address = address_of(self.table)
-        self.base: dict[int, int] = {}
-        for buffer in program.layout.buffers():
-            if buffer.slot >= 0:
-                self.base[id(buffer)] = address_of(self.memory[buffer.slot])
-        for key, number in table.buffers.items():
-            self.table[number] = self.base.get(key, 0)
-        self.given_numbers = [(node, table.buffers.get(id(program.layout.buffer[node]), -1)) for node in self.given]
-        self.given_addresses: dict[Tensor, int] = {}
-        self.statics = [Static(node, slots[node], number) for node, number in table.statics.items()]
-        self.packed: list[Packed] = []
-        for (weight, transposed), number in table.packed.items():
-            library = program.libraries[TYPES[weight.dtype]]
-            inner, outer = weight.shape[::-1] if transposed else weight.shape
-            array = np.empty(library.packed_size(inner, outer), weight.dtype)
+        self.own: list[Array] = []  # memory that only the table refers to
+
+        def put(number: int, array: Array) -> Array:
+            self.own.append(array)
             self.table[number] = address_of(array)
-            self.packed.append(Packed(slots[weight], transposed, library.pack, array))
+            return array
+
+        buffers = {id(buffer): buffer for buffer in program.layout.buffers()}
+        for key, number in known.of_kind("buffer"):
+            if buffers[key].slot >= 0:
+                put(number, self.memory[buffers[key].slot])
+        self.given_numbers = [
+            (node, known.numbers.get(("buffer", id(program.layout.buffer[node])))) for node in self.given
+        ]
+        self.static_of = {node: Static(node, program.slots[node], number) for node, number in known.of_kind("static")}
+        for (weight, transposed), number in known.of_kind("packed"):
+            inner, outer = weight.shape[::-1] if transposed else weight.shape
+            put(number, np.empty(code.packed_size(TYPES[weight.dtype], inner, outer), weight.dtype))
+        for kind, number in known.of_kind("scratch"):
+            put(number, np.empty(self.parts * known.scratch[kind], code.DTYPES[kind]))
+        self.cells = {node: put(number, np.zeros(self.parts, node.dtype)) for node, number in known.of_kind("cells")}
+        self.results = dict(known.of_kind("result"))
 
     def compute(self, sequences: Mapping[Tensor, Any], given: Mapping[Tensor, Any]) -> list[Any]:
-        arrays = [np.ascontiguousarray(sequences[node]) for node, _ in self.given_numbers]
-        for (node, number), array in zip(self.given_numbers, arrays, strict=True):
-            self.given_addresses[node] = address = address_of(array)
-            if number >= 0:
-                self.table[number] = address
+        arrays = [(np.ascontiguousarray(sequences[node]), number) for node, number in self.given_numbers]
+        for array, number in arrays:
+            if number is not None:
+                self.table[number] = address_of(array)
         return super().compute(sequences, given)
 
     # --- calls ---
@@ -224,68 +218,55 @@ class Workspace(on_numpy.Workspace):
         self.make_table()
         for item in self.program.items:
             if isinstance(item, Together):
-                yield self.run_kernels, [self.tasks(item)]
-            elif isinstance(item, list):
-                yield self.contract, [item]
+                statics = dict.fromkeys(node for number in item.numbers for node in self.program.statics[number])
+                yield self.run_kernels, [item, [self.static_of[node] for node in statics], self.tasks(item)]
+            elif isinstance(item, int):
+                yield self.contract, [item, self.program.contractions[item]]
             else:
                 step, phase = item
                 yield step.run, self.arguments(step, 0, self.steps, phase)
 
     def tasks(self, item: Together) -> list[Callable[[], None]]:
         """What each thread does."""
-        program = self.program
-        count = min(threads.get_num_threads(), item.rows)
-        if item.seconds * self.steps < threads.LEAST_SECONDS:
-            count = 1
-        return (
-            [functools.partial(self.run_rows, item.numbers, a, b) for a, b in threads.shares(item.rows, count)]
-            if program.kernels
-            else []
-        )
+        count = min(self.parts, item.rows) if item.seconds * self.steps >= threads.LEAST_SECONDS else 1
+        return [functools.partial(self.run_rows, item.numbers, a, b) for a, b in threads.shares(item.rows, count)]
 
     def run_rows(self, numbers: Sequence[int], a: int, b: int) -> None:
         for number in numbers:
             self.program.functions[number](self.table_address, self.steps, a, b, self.chunks[number])
 
-    def run_kernels(self, values: list[Any], tasks: Sequence[Callable[[], None]]) -> None:
-        for static in self.statics:
+    def run_kernels(
+        self, values: list[Any], item: Together, statics: Sequence[Static], tasks: Sequence[Callable[[], None]]
+    ) -> None:
+        for static in statics:
             static.put(values, self.table)
-        for packed in self.packed:
-            packed.fill(values)
+        for number in item.numbers:
+            if self.program.packed[number]:
+                self.program.pack[number](self.table_address)
         threads.run(tasks)
 
-    def contract(self, values: list[Any], contractions: Sequence[Contraction]) -> None:
+    def contract(self, values: list[Any], number: int, contractions: Sequence[Contraction]) -> None:
         """Products over all timesteps; threads take parts of each result."""
-        results: list[Any] = []
-        self.scratches: list[Array] = []
-        tasks: list[list[Callable[[], Any]]] = [[] for _ in range(threads.get_num_threads())]
+        slots = self.program.slots
         for each in contractions:
-            results.append(each.add_tasks(tasks, self))
-        threads.run([functools.partial(do_all, mine) for mine in tasks if mine])
-        for each, result in zip(contractions, results, strict=True):
-            values[each.slot] = result() if callable(result) else result
-        self.scratches = []
+            if each.node.primitive is not TIME_DOT:
+                values[slots[each.node]] = result = np.empty(each.node.shape, each.node.dtype)
+                self.table[self.results[each.node]] = address_of(result)
+        call = functools.partial(self.program.contract[number], self.table_address, self.steps)
+        if self.parts == 1 or self.work_of(contractions) < LEAST_WORK:
+            call(0, 1)
+        else:
+            threads.run([functools.partial(call, part, self.parts) for part in range(self.parts)])
+        for each in contractions:
+            if each.node.primitive is TIME_DOT:
+                values[slots[each.node]] = self.cells[each.node].sum()
 
-    def scratch(self, library: code.Library, inner: int, outer: int, dtype: np.dtype[Any]) -> int:
-        """Memory for one part of a product over all timesteps."""
-        array = np.empty(library.contract_scratch(inner, outer), dtype)
-        self.scratches.append(array)
-        return address_of(array)
-
-    def address_of_rows(self, node: Tensor) -> int:
-        """Where the row of a node's first timestep begins."""
-        if node in self.given_addresses:
-            return self.given_addresses[node]
-        buffer = self.program.layout.buffer[node]
-        return self.base[id(buffer)] + buffer.shift(node) * buffer.row_bytes
+    def work_of(self, contractions: Sequence[Contraction]) -> int:
+        """How many multiplications products over all timesteps take."""
+        return self.steps * sum(each.node.size * each.factors[0].rows for each in contractions)
 
     def start_row(self, node: Tensor, a: int, b: int) -> Array:
         buffer = self.program.layout.buffer[node]
         if buffer.kind == "ring":
             return self.array(buffer)[self.steps & 1 if buffer.state is not None and buffer.state.reverse else 0, ...]
         return super().start_row(node, 0, self.steps)
-
-
-def do_all(tasks: Sequence[Callable[[], Any]]) -> None:
-    for task in tasks:
-        task()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -89,8 +89,8 @@ class Program:
             starts = [self.write_starts(phase)] if not phase.once else []
             self.steps.append((phase, [step for step in (*starts, *written) if step is not None]))
 
-    def write_starts(self, phase: Phase) -> Step | None:
-        """The function that writes the states' initial values, before a phase begins."""
+    def write_starts(self, phase: Phase, known: Container[Tensor] = ()) -> Step | None:
+        """The function that writes the states' initial values before a phase begins, but for those `known` already."""
         code = Code(self.layout, self.slots)
         inside = {node for block in phase.blocks for node in block.nodes}
         for node in self.graph.nodes:
@@ -98,7 +98,7 @@ class Program:
                 owner = self.layout.buffer[node].owner
                 if owner is node and node in inside:  # its next is the same at all timesteps
                     code.lines.append(f"{code.see(View(node, 'all'))}[...] = {code.static(node.next)}")
-                if node in inside:
+                if node in inside and node not in known:
                     code.lines.append(f"{code.see(View(node, 'start'))}[...] = {code.static(node.initial)}")
             elif is_spread_over_time(node) and node in inside:
                 code.lines.append(f"{code.see(View(node, 'all'))}[...] = {code.static(node.operands[0])}")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from microgrid.execute.llvm import functions
+from microgrid.execute.llvm import contract, functions
+from microgrid.execute.llvm.contract import Contraction
 from microgrid.execute.llvm.elements import TYPES, Value, as_hex
-from microgrid.execute.llvm.plan import Group, Kernel, Level, Plan, Section, hands_over
+from microgrid.execute.llvm.plan import Group, Kernel, Level, Plan, Section, hands_over, start_width
 from microgrid.execute.llvm.roles import Element, Move, Product, Read, Sum, row_size
+from microgrid.execute.llvm.table import Table
 from microgrid.execute.llvm.text import Function
 from microgrid.tensor import Tensor
 
@@ -22,6 +24,7 @@ COMPARISONS = {"lt": "olt", "le": "ole", "gt": "ogt", "ge": "oge", "eq": "oeq", 
 ELEMENTARY = ("tanh", "sigmoid", "exp", "log", "log1p", "expm1")
 
 PRODUCTS = """
+declare void @mg_pack_{0}(ptr, i64, i64, i64, i64, ptr)
 declare void @mg_product_{0}(i64, i64, i64, ptr, i64, ptr, ptr, i64, i1)
 declare void @mg_row_product_{0}(i64, i64, ptr, ptr, i64, ptr, i1)
 declare void @mg_row_product_transposed_{0}(i64, i64, ptr, ptr, i64, ptr, i1)
@@ -29,33 +32,58 @@ declare void @mg_row_product_transposed_{0}(i64, i64, ptr, ptr, i64, ptr, i1)
 
 
 @dataclass(slots=True, eq=False)
-class Table:
-    """What a kernel finds through its table of addresses: buffers, static arrays, and packed matrices, by number."""
+class Emitted:
+    """The IR of a program, and what each of its kernels reads.
 
-    buffers: dict[int, int] = field(default_factory=dict)
-    statics: dict[Tensor, int] = field(default_factory=dict)
-    packed: dict[tuple[Tensor, bool], int] = field(default_factory=dict)
-    count: int = 0
+    statics : for each kernel, the static nodes it finds in the table
+    packed : for each kernel, the matrices it multiplies with, as (node, whether transposed)
+    """
 
-    def number(self, where: dict[Any, int], key: object) -> int:
-        """The place of an entry, a new one if need be."""
-        if key not in where:
-            where[key] = self.count
-            self.count += 1
-        return where[key]
+    source: str
+    statics: list[list[Tensor]]
+    packed: list[list[tuple[Tensor, bool]]]
 
 
-def module(kernels: Sequence[Kernel], plan: Plan, table: Table, vector_bytes: int) -> str:
-    """The IR of all kernels of a program; kernel k is @kernel_k(table, steps, first row, row to stop at, chunk)."""
+def module(kernels: Sequence[Kernel], blocks: Sequence[Sequence[Contraction]], plan: Plan, table: Table) -> Emitted:
+    """The IR of a program.
+
+    Kernel k is @kernel_k(table, steps, first row, row to stop at, chunk); before it, once for all threads, runs
+    @pack_k(table). Products over all timesteps are @contract_k(table, steps, part, parts).
+    """
     definitions: dict[str, str] = {}
-    declares: set[str] = set()
+    declares = {"declare i64 @llvm.smin.i64(i64, i64)"}
     bodies = []
+    found = Emitted("", [], [])
     for number, kernel in enumerate(kernels):
-        emitter = Emitter(kernel, plan, table, vector_bytes, definitions, declares)
-        bodies.append(emitter.text(number))
-    used = {SUFFIX[kind] for kind in ("float", "double") if any(f"_{SUFFIX[kind]}(" in body for body in bodies)}
-    products = "".join(PRODUCTS.format(suffix) for suffix in sorted(used))
-    return "\n".join([*sorted(declares), products, *definitions.values(), *bodies])
+        emitter = Emitter(kernel, plan, table, definitions, declares)
+        bodies += [emitter.text(number), pack_text(number, list(emitter.packed), table)]
+        found.statics.append(list(emitter.statics))
+        found.packed.append(list(emitter.packed))
+    for number, contractions in enumerate(blocks):
+        bodies.append(contract.text(number, contractions, plan.layout, table))
+    for kind, suffix in SUFFIX.items():
+        if any(f"_{suffix}(" in body for body in bodies):
+            declares.update((PRODUCTS + contract.DECLARES).format(suffix, kind).strip().split("\n"))
+    found.source = "\n".join([*sorted(declares), *definitions.values(), *bodies])
+    return found
+
+
+def pack_text(number: int, packed: Sequence[tuple[Tensor, bool]], table: Table) -> str:
+    """The function that brings the matrices of a kernel into the form in which products read them."""
+    f = Function()
+
+    def address(key: tuple[str, object]) -> str:
+        place = f.let_at_entry(f"getelementptr inbounds ptr, ptr %table, i64 {table.number(key)}")
+        return f.let_at_entry(f"load ptr, ptr {place}")
+
+    for weight, transposed in packed:
+        rows, columns = weight.shape
+        strides = f"i64 1, i64 {columns}, i64 {columns}, i64 {rows}"
+        if not transposed:
+            strides = f"i64 {columns}, i64 1, i64 {rows}, i64 {columns}"
+        source, to = address(("static", weight)), address(("packed", (weight, transposed)))
+        f.do(f"call void @mg_pack_{SUFFIX[TYPES[weight.dtype]]}(ptr {source}, {strides}, ptr {to})")
+    return f.text(f"void @pack_{number}(ptr noalias readonly %table) nounwind")
 
 
 class Emitter:
@@ -66,7 +94,6 @@ class Emitter:
         kernel: Kernel,
         plan: Plan,
         table: Table,
-        vector_bytes: int,
         definitions: dict[str, str],
         declares: set[str],
     ) -> None:
@@ -74,7 +101,8 @@ class Emitter:
         self.layout = plan.layout
         self.stored = plan.stored
         self.table = table
-        self.vector_bytes = vector_bytes
+        self.statics: dict[Tensor, None] = {}
+        self.packed: dict[tuple[Tensor, bool], None] = {}
         self.definitions = definitions
         self.declares = declares
         self.f = Function()
@@ -97,6 +125,7 @@ class Emitter:
         more = f.let_at_entry("add nsw i64 %steps, %chunk")
         almost = f.let_at_entry(f"sub nsw i64 {more}, 1")
         chunks = f.let_at_entry(f"sdiv i64 {almost}, %chunk")
+        self.write_starts()
         with f.loop(0, chunks) as turn:
             which = turn
             if self.kernel.reverse:
@@ -111,8 +140,17 @@ class Emitter:
                         self.levels(section.levels)
                 else:
                     self.over_all(section)
-        self.declares.add("declare i64 @llvm.smin.i64(i64, i64)")
         return f.text(signature)
+
+    def write_starts(self) -> None:
+        """The initial values of the states, in the row before their first timestep."""
+        if self.kernel.starts:
+            self.timestep = self.f.let("sub nsw i64 %steps, 1") if self.kernel.reverse else "0"
+            self.section = Section("all", [])
+            before = self.kernel.roles
+            self.kernel.roles = {**before, **self.kernel.starts}
+            self.rows([Group([state], start_width(role, self.kernel)) for state, role in self.kernel.starts.items()])
+            self.kernel.roles = before
 
     @contextlib.contextmanager
     def timesteps(self) -> Iterator[None]:
@@ -190,7 +228,9 @@ class Emitter:
             sizes = f"i64 {role.outer}, i64 {role.inner}"
             f.do(f"call void @mg_{name}_{SUFFIX[kind]}({sizes}, ptr {a}, ptr {weight}, i64 {width}, ptr {c}, i1 false)")
             return
-        packed = self.address(self.table.number(self.table.packed, (role.weight, role.transposed)))
+        self.static(role.weight)  # what is packed
+        self.packed[role.weight, role.transposed] = None
+        packed = self.address(self.table.number(("packed", (role.weight, role.transposed))))
         count = rows if role.rows == 1 else f.times(rows, role.rows)
         sizes = f"i64 {count}, i64 {role.outer}, i64 {role.inner}"
         places = f"ptr {a}, i64 {role.stride}, ptr {packed}, ptr {c}, i64 {role.outer}"
@@ -223,7 +263,8 @@ class Emitter:
         return self.addresses[number]
 
     def static(self, node: Tensor) -> str:
-        return self.address(self.table.number(self.table.statics, node))
+        self.statics[node] = None
+        return self.address(self.table.number(("static", node)))
 
     def static_number(self, node: Tensor) -> str:
         """The value of a static array of one element."""
@@ -241,7 +282,7 @@ class Emitter:
         key = node, True
         if key not in self.pointers:
             f, buffer = self.f, self.layout.buffer[node]
-            base = self.address(self.table.number(self.table.buffers, id(buffer)))
+            base = self.address(self.table.number(("buffer", id(buffer))))
             shift = buffer.shift(node)
             if buffer.kind == "step":
                 place = base
@@ -279,7 +320,7 @@ class Sweep:
         self.kernel = emitter.kernel
         self.members = set(group.nodes)
         sizes = [node.dtype.itemsize for node in group.nodes if node.dtype.kind == "f"]
-        self.lanes = emitter.vector_bytes // max(sizes, default=4)
+        self.lanes = emitter.table.vector_bytes // max(sizes, default=4)
         self.sums = [node for node in group.nodes if isinstance(self.kernel.roles[node], Sum)]
         self.values: dict[tuple[Tensor, int], str] = {}
         self.sum_variables: dict[Tensor, list[tuple[str, str]]] = {}

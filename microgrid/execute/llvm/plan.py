@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from microgrid.execute.llvm.elements import Value
 from microgrid.execute.llvm.roles import (
     Element,
     Given,
@@ -33,7 +34,7 @@ from microgrid.execute.phases import Phase, phases
 from microgrid.graph import Graph
 from microgrid.leaves import Input, State
 from microgrid.schedule import Block, Schedule
-from microgrid.tensor import Tensor
+from microgrid.tensor import Tensor, is_fixed_number
 
 PIECES = 16
 """Into how many pieces of equal width a row may fall where a sweep reads parts of it."""
@@ -79,6 +80,8 @@ class Kernel:
     by_rows: bool
     reverse: bool
     roles: dict[Tensor, Role]
+    starts: dict[Tensor, Role] = field(default_factory=dict)
+    """What the states of the kernel are before their first timestep."""
 
     @property
     def nodes(self) -> Iterable[Tensor]:
@@ -208,6 +211,30 @@ def split(block: Block, rows: int, graph: Graph) -> list[tuple[Block, tuple[int,
     return found
 
 
+def find_starts(kernel: Kernel, graph: Graph) -> None:
+    """The initial values that the kernel writes by itself; NumPy writes those of other dtypes or layouts."""
+    reader = Reader(kernel.rows, kernel.by_rows, graph.varying)
+    for state in kernel.nodes:
+        if not isinstance(state, State) or state.next not in graph.varying:
+            continue
+        initial = state.initial
+        if is_fixed_number(initial) and state.dtype.kind == "f":
+            number = Value("constant", (float(initial.value),), state.dtype)
+            kernel.starts[state] = Element(state, number, (None,))
+        elif initial.dtype == state.dtype:
+            read = reader.read_of(state, initial)
+            if read is not None:
+                kernel.starts[state] = Move(state, None, (read,))
+
+
+def start_width(role: Role, kernel: Kernel) -> int:
+    """The width of the pieces in which an initial value is written."""
+    size = row_size(role.node, kernel.rows)
+    if size == 1 or isinstance(role, Element):
+        return size
+    return math.gcd(size, *(at for at, _, _ in runs(inputs_of(role)[0])))
+
+
 # --- the order within a kernel --------------------------------------------------------------------------
 
 
@@ -215,6 +242,7 @@ def arrange(kernel: Kernel, graph: Graph) -> None:
     """Move element-by-element work into loops, and divide each section into levels and sweeps."""
     for section in kernel.sections:
         section.nodes = [node for node in section.nodes if not is_view(node)]
+    find_starts(kernel, graph)
     move_into_loops(kernel, graph)
     kernel.sections = [section for section in kernel.sections if section.nodes]
     for section in kernel.sections:
@@ -280,19 +308,19 @@ def runs(read: Read) -> list[tuple[int, int, bool]]:
     """The stretches of a row that read neighbours, or one element alone: (from, first element read, is one element)."""
     if read.index is None:
         return [(0, 0, False)]
-    steps = np.diff(read.index)
-    starts = [0]
-    kinds: list[bool] = []
-    kind: int | None = None
-    for i, step in enumerate(steps.tolist(), start=1):
-        if kind is None and step in (0, 1):
-            kind = step
-        elif step != kind:
-            kinds.append(kind == 0)
-            starts.append(i)
-            kind = None
-    kinds.append(kind == 0)
-    return [(at, int(read.index[at]), one) for at, one in zip(starts, kinds, strict=True)]
+    found: list[tuple[int, int, bool]] = []
+    before, apart = -1, None  # the element read last, and by how much the stretch's elements are apart
+    for at, element in enumerate(read.index.tolist()):
+        step = element - before if before >= 0 else None
+        if element >= 0:
+            if step in (0, 1) and apart in (None, step):
+                apart = step
+                found[-1] = (*found[-1][:2], step == 0)
+            else:
+                apart = None
+                found.append((at, element, False))
+        before = element
+    return found
 
 
 def piece_width(read: Read, role: Role, rows: int, in_registers: bool) -> int:

@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-DEPTH = 256
+DEPTH = 512
 """Longest stretch of the summed axis that is swept at once: a panel of so many rows fits the first cache."""
+
+STRETCH = 256
 
 HEIGHT = 64
 """Rows of A that are swept at once: so many of that depth fit the second cache."""
@@ -52,7 +54,7 @@ def packed_size(k: int, n: int, lanes: int, registers: int) -> int:
 def contract_scratch(k: int, n: int, lanes: int, registers: int) -> int:
     """How many numbers `mg_contract` needs beside its arguments, for a result of k × n."""
     t = tile(lanes, registers)
-    return (DEPTH + APART) * -(-k // t.rows) * t.rows + DEPTH * t.columns
+    return (STRETCH + APART) * -(-k // t.rows) * t.rows + STRETCH * t.columns
 
 
 def source(dtype: str, lanes: int, registers: int) -> str:
@@ -528,11 +530,11 @@ class Products:
             "ptr noalias %c, i64 %c_row, ptr noalias %scratch",
         )
         p, k, n, a, a_row, g, g_row, c, c_row, scratch = f.arguments
-        strips = f.at(scratch, DEPTH * columns)
+        strips = f.at(scratch, STRETCH * columns)
         below = f.multiply(c_row, full)
 
         def stretch(start: Value, a: Value, g: Value, added: Value) -> list[Value]:
-            depth = f.smaller(f.subtract(p, start), DEPTH)
+            depth = f.smaller(f.subtract(p, start), STRETCH)
             large = f.compare("sgt", f.multiply(depth, k), UNPACKED)
             f.when(large, lambda: f.call("@copy_strips", a, a_row, depth, k, strips))
             here = f.select(large, strips, a)
@@ -555,9 +557,9 @@ class Products:
                 f.call("@panel", rows, width, depth, left, 1, step, strip, scratch, result, c_row, added)
 
             f.loop(0, n, columns, [], panel)
-            return [f.at(a, f.multiply(a_row, DEPTH)), f.at(g, f.multiply(g_row, DEPTH)), Value("i1", "true")]
+            return [f.at(a, f.multiply(a_row, STRETCH)), f.at(g, f.multiply(g_row, STRETCH)), Value("i1", "true")]
 
-        f.loop(0, p, DEPTH, [a, g, Value("i1", "false")], stretch)
+        f.loop(0, p, STRETCH, [a, g, Value("i1", "false")], stretch)
         return f.text()
 
     # packing

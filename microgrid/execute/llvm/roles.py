@@ -44,7 +44,7 @@ class Read:
     ----------
     operand : Tensor
     index : array of int, or None
-        For each element of the row, the element of the operand's row; None: the same.
+        For each element of the row, the element of the operand's row, −1 where it reads another; None: the same.
     per_row : bool
         Whether each row reads a row of its own; a static operand may be the same for all.
     """
@@ -230,7 +230,7 @@ class Reader:
         reads: list[Read] = []
         for k, operand in enumerate(operands):
             chosen = source[0] == k
-            index = np.zeros(places.shape[1], np.int64)
+            index = np.full(places.shape[1], -1)
             read = Read(operand, index, operand in self.varying)
             if chosen.any():
                 found = self.read_from(operand, places[:, chosen] - starts[k])
