@@ -8,6 +8,7 @@ from microgrid.compiled.stream import Stream
 from microgrid.cycles import Cycle, find_cycles
 from microgrid.differentiate import differentiate
 from microgrid.errors import MicrogridError
+from microgrid.execute.llvm.threads import get_num_threads, set_num_threads
 from microgrid.explain import equations, explain
 from microgrid.files import load
 from microgrid.functional import grad, jacobian, value_and_grad
@@ -142,6 +143,7 @@ __all__ = [
     "fit",
     "flip",
     "gelu",
+    "get_num_threads",
     "getitem",
     "grad",
     "greater",
@@ -188,6 +190,7 @@ __all__ = [
     "sample",
     "schedule",
     "scope",
+    "set_num_threads",
     "sigmoid",
     "sign",
     "sin",

@@ -7,7 +7,8 @@ it knows of none.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from microgrid.cycles import check_causal, is_cyclic
@@ -56,13 +57,15 @@ class Schedule:
 
     graph: Graph
     blocks: tuple[Block, ...]
+    notes: Mapping[Block, str] = field(default_factory=dict)
+    """What an executor has to say of a block."""
 
     def operations(self, *kinds: Kind) -> int:
         """How many operations the blocks of these kinds hold; delays are none."""
         return sum(not isinstance(node, State) for block in self.blocks if block.kind in kinds for node in block.nodes)
 
     def __str__(self) -> str:
-        lines = [f"{heading(block):24} {self.listed(block)}" for block in self.blocks]
+        lines = [f"{heading(block):24} {self.listed(block)}{self.note(block)}" for block in self.blocks]
         inside, outside = self.operations("loop"), self.operations("all")
         lines.append(
             f"{inside} operations in loops, at every timestep; {outside} for all timesteps at once; "
@@ -72,6 +75,9 @@ class Schedule:
 
     def __repr__(self) -> str:
         return f"Schedule({len(self.blocks)} blocks, {self.operations('loop')} operations in loops)"
+
+    def note(self, block: Block) -> str:
+        return f"  ({self.notes[block]})" if block in self.notes else ""
 
     def listed(self, block: Block) -> str:
         return ", ".join(

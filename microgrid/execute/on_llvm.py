@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,10 @@ from microgrid.execute.llvm.emit import module
 from microgrid.execute.llvm.plan import Kernel, Plan, chunk_length, plan
 from microgrid.execute.llvm.roles import Element, Product
 from microgrid.execute.llvm.table import Table
-from microgrid.execute.memory import Layout
+from microgrid.execute.memory import Layout, is_view
 from microgrid.execute.phases import Phase
 from microgrid.graph import Graph
+from microgrid.leaves import State
 from microgrid.ops.time import TIME_DOT
 from microgrid.schedule import Block
 from microgrid.tensor import Tensor
@@ -58,7 +59,20 @@ class Program(on_numpy.Program):
 
     def laid_out(self, share: bool) -> Layout:
         self.plan = plan(self.schedule)
+        self.schedule = replace(self.schedule, notes=self.notes())
         return self.plan.layout
+
+    def notes(self) -> dict[Block, str]:
+        """Which blocks of the schedule NumPy computes, or which of their operations."""
+        found: dict[Block, str] = {}
+        for block in self.schedule.blocks:
+            mine = [node for node in block.nodes if node in self.plan.by_numpy and not isinstance(node, State)]
+            if mine:
+                computed = [node for node in block.nodes if not isinstance(node, State) and not is_view(node)]
+                names = ", ".join(self.graph.names[node] for node in mine if not is_view(node))
+                all_of_it = all(node in self.plan.by_numpy for node in computed)
+                found[block] = "by NumPy" if all_of_it else f"by NumPy: {names}"
+        return found
 
     def write(self) -> None:
         self.kernels: list[Kernel] = []
@@ -124,6 +138,8 @@ class Program(on_numpy.Program):
             self.items.append(len(self.contractions))
             self.contractions.append(found)
         done = {each.node for each in found}
+        for node in done:
+            self.layout.static_placed.pop(node, None)  # it gets memory of its own: whoever joins it copies it
         rest = tuple(node for node in block.nodes if node not in done)
         self.write_step(write_block(Block("once", rest), self.layout, self.slots), phase, last=True)
 

@@ -21,7 +21,12 @@ WINDOW = 1000
 """How many timesteps of long sequences are in memory at a time, where nothing needs them all at once."""
 
 
-def evaluate(what: Tensor | Graph | Mapping[str, Tensor], data: Batches | Mapping[str, npt.ArrayLike]) -> Any:
+def evaluate(
+    what: Tensor | Graph | Mapping[str, Tensor],
+    data: Batches | Mapping[str, npt.ArrayLike],
+    *,
+    executor: str = "numpy",
+) -> Any:
     """The mean of a loss, or of several numbers, over all batches of some data, without dropout or gradients.
 
     Parameters
@@ -31,6 +36,8 @@ def evaluate(what: Tensor | Graph | Mapping[str, Tensor], data: Batches | Mappin
     data : Batches, or mapping of input name → array (time, batch, *features)
         As `mg.fit` takes it. Long sequences are read a thousand timesteps at a time, where the number is a mean
         over time and nothing runs backwards.
+    executor : "numpy", "llvm" or "auto"
+        What runs the network; see `mg.compile`.
 
     Returns
     -------
@@ -55,7 +62,7 @@ def evaluate(what: Tensor | Graph | Mapping[str, Tensor], data: Batches | Mappin
     named = {"value": what} if isinstance(what, Tensor) else dict(what)
     if not named:
         raise OperandTypeError("mg.evaluate was given nothing to evaluate")
-    watch = Watch(named)
+    watch = Watch(named, executor=executor)
     found = evaluated(watch, batches_of(data, "data", window_of(watch)))
     return found["value"] if isinstance(what, Tensor) else found
 

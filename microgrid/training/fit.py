@@ -44,6 +44,7 @@ def fit(
     resume: bool = True,
     progress: bool | None = None,
     health: bool = True,
+    executor: str = "numpy",
 ) -> History:
     """Train a network: change its parameters so that a loss becomes small.
 
@@ -92,6 +93,9 @@ def fit(
     health : bool
         Measure, in a hundredth of the time, how fast gradients vanish or explode in each cycle, and say so with the
         progress.
+    executor : "numpy", "llvm" or "auto"
+        What runs the network; see `mg.compile`. Another one rounds differently, so a run that shall end bit for bit
+        as one that was never stopped is resumed with the same.
 
     Returns
     -------
@@ -124,8 +128,8 @@ def fit(
         raise OperandTypeError(f"metrics maps names to numbers, as in {{'accuracy': ...}}, not {metrics!r:.40}")
     if "loss" in (metrics or {}):
         raise OperandError("a metric called 'loss' would stand where the loss does: call it otherwise")
-    watch, names = watched_loss(loss, None if optimiser is None else optimiser.parameters)
-    watched = Watch({"loss": watch.outputs["loss"], **(metrics or {})})
+    watch, names = watched_loss(loss, None if optimiser is None else optimiser.parameters, executor)
+    watched = Watch({"loss": watch.outputs["loss"], **(metrics or {})}, executor=executor)
     epochs = whole_number("epochs", epochs)
     if clip_norm is not None and (isinstance(clip_norm, bool) or not isinstance(clip_norm, Real) or not clip_norm > 0):
         raise OperandError(f"clip_norm is above 0, not {clip_norm!r:.40}; without it nothing is clipped")

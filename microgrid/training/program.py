@@ -27,11 +27,11 @@ DIVIDE, MAXIMUM = primitive_of(elementwise.divide), primitive_of(elementwise.max
 class Program:
     """A compiled graph, for batches of which all timesteps count and for those of which only the last do."""
 
-    def __init__(self, graph: Graph, wrt: Sequence[Tensor]) -> None:
-        self.graph, self.wrt = graph, wrt
+    def __init__(self, graph: Graph, wrt: Sequence[Tensor], executor: str = "numpy") -> None:
+        self.graph, self.wrt, self.executor = graph, wrt, executor
         self.inputs = {graph.names[node]: node for node in graph.inputs}
         self.carried = [state for state in graph.states if not state.reverse]
-        self.whole = Compiled(graph, wrt)
+        self.whole = Compiled(graph, wrt, executor=executor)
         self.partly: tuple[Compiled, dict[State, State]] | None = None
         self.middle: Compiled | None = None
 
@@ -70,7 +70,7 @@ class Program:
             return run, {state: run.state[self.graph.names[state]] for state in self.graph.states}
         if self.partly is None:
             copy, states = counting(self.graph)
-            self.partly = Compiled(copy, self.wrt), states
+            self.partly = Compiled(copy, self.wrt, executor=self.executor), states
         compiled, twins = self.partly
         here = np.arange(batch.steps) >= batch.steps - batch.counted
         starts = {twins[state]: value for state, value in initial.items() if isinstance(state, State)}
@@ -115,7 +115,9 @@ class Watch:
     program : Program
     """
 
-    def __init__(self, outputs: Mapping[str, Tensor], wrt: Sequence[Tensor] = ()) -> None:
+    def __init__(
+        self, outputs: Mapping[str, Tensor], wrt: Sequence[Tensor] = (), executor: str = "numpy"
+    ) -> None:
         for name, output in outputs.items():
             if not isinstance(output, Tensor) or output.shape != ():
                 found = f"of shape {output.shape}" if isinstance(output, Tensor) else type(output).__name__
@@ -131,7 +133,7 @@ class Watch:
                     f"the metric {name!r} is one number for a whole batch, but has a value per timestep: reduce it "
                     "over time, by mg.time_mean or mg.last for example"
                 )
-        self.program = Program(graph, wrt)
+        self.program = Program(graph, wrt, executor)
         self.by_time = {name: is_over_time(output) for name, output in self.outputs.items()}
 
     def values(self, run: Run, batch: Batch) -> dict[str, tuple[float, float]]:
@@ -163,7 +165,9 @@ def is_over_time(output: Tensor) -> bool:
     return False
 
 
-def watched_loss(loss: Tensor | Graph, wrt: Sequence[Tensor] | None) -> tuple[Watch, dict[Tensor, str]]:
+def watched_loss(
+    loss: Tensor | Graph, wrt: Sequence[Tensor] | None, executor: str = "numpy"
+) -> tuple[Watch, dict[Tensor, str]]:
     """The loss with its gradients, and the names of the parameters that it is differentiated by."""
     if not isinstance(loss, Tensor | Graph):
         raise OperandTypeError(f"mg.fit takes the loss, a Tensor or its Graph, not {type(loss).__name__}")
@@ -177,5 +181,5 @@ def watched_loss(loss: Tensor | Graph, wrt: Sequence[Tensor] | None) -> tuple[Wa
             "the optimiser moves no parameter of this loss: give it those of the network, as in "
             "mg.optim.Adam(mg.Graph(loss).parameters)"
         )
-    watch = Watch({"loss": output}, wanted)
+    watch = Watch({"loss": output}, wanted, executor)
     return watch, {node: watch.program.graph.names[node] for node in wanted}

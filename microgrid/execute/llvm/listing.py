@@ -99,7 +99,9 @@ class Script:
         self.locals: dict[tuple[Tensor, int], str] = {}
         rows = {kernel.rows for kernel in self.all_kernels() if kernel.rows > 1}
         self.rows = rows.pop() if len(rows) == 1 else 0
-        self.views = [node for node in self.graph.nodes if node in self.graph.varying and is_view(node) and node._name]
+        self.views = [
+            node for node in self.graph.nodes if node in self.graph.varying and is_view(node) and is_named(node)
+        ]
 
     def all_kernels(self) -> Iterator[Kernel]:
         for _, parts in self.plan.parts:
@@ -116,6 +118,10 @@ class Script:
         """The state of which a node is the next."""
         buffer = self.layout.buffer.get(node)
         return buffer.state if buffer is not None and buffer.owner is node else None
+
+    def has_own_name(self, node: Tensor) -> bool:
+        """Whether a state's next has a name of its own, by which it is known beside the state."""
+        return self.state_of(node) is not None and is_named(node) and self.own[node] != self.array(node)
 
     def array(self, node: Tensor) -> str:
         """The name of the array in which a node's rows lie: a state's for its next, too."""
@@ -148,10 +154,10 @@ class Script:
         statics = [f"{self.own[node]} {shape_text(node.shape)}" for node in leaves if node.ndim] + [
             self.own[node] for node in leaves if not node.ndim
         ]
-        yield f'"""What the machine code for {", ".join(outputs)} computes, number by number.'
+        yield from wrapped('"""What the machine code computes, number by number: ', f"{', '.join(outputs)}.", "    ")
         yield ""
-        example = f"[{self.t}, {self.row}, {self.k}]" if self.rows else f"[{self.t}, {self.k}]"
-        yield f"a{example} is in memory; a_{self.t} is what was written there just now and is still in a register;"
+        loops = [word for word in (self.row, self.k) if any(f"for {word} in" in line for line in self.lines)]
+        yield f"a[{', '.join([self.t, *loops])}] is in memory; a_{self.t} is what was written there just now and is still in a register;"
         yield "a name without an index is in a register only."
         yield ""
         for what, found in (("Inputs", inputs), ("Parameters and other values", statics)):
@@ -246,7 +252,7 @@ class Script:
     def static(self, node: Tensor) -> str:
         """The name of a static value, or the number itself."""
         if is_fixed_number(node):
-            return repr(node.value)
+            return repr(np.asarray(node.value).item())
         self.given[node] = None
         return self.own[node]
 
@@ -284,7 +290,7 @@ class KernelText:
         del script.lines[before:]
         script.lines += ["", title]
         if self.is_chunked():
-            script.write("# all of it on a chunk of timesteps that fits into the cache, then on the next")
+            script.write("# one chunk of timesteps that fits into the cache after the other")
         if self.registers:
             script.lines += wrapped("# in registers only: ", ", ".join(self.registers), "#     ")
         self.write_memory()
@@ -309,14 +315,14 @@ class KernelText:
             )
         for (kind, has_past, shape, dtype), buffers in made.items():
             names = [script.array(buffer.owner) for buffer in buffers]
-            rows = {"step": [], "ring": ["2"]}.get(kind, [f"{script.T} + 1" if has_past and kind == "kept" else script.T])
+            rows = {"step": [], "ring": ["2"]}.get(
+                kind, [f"{script.T} + 1" if has_past and kind == "kept" else script.T]
+            )
             sizes = [*([str(len(names))] if len(names) > 1 else []), *rows, *map(str, shape)]
             of_dtype = "" if dtype == np.float64 else f", {dtype}"
             if dtype == np.float32:
                 script.functions.add("float32")
-            what = KEPT[kind]
-            if has_past and kind == "kept":
-                what = f"the same, and {names[0]}[-1] is the initial value"
+            what = f"{KEPT[kind]}; [-1] is the initial value" if has_past and kind == "kept" else KEPT[kind]
             made_by = f"empty({shape_text(sizes)}{of_dtype})" if len(sizes) != 1 else f"empty({sizes[0]}{of_dtype})"
             script.lines += [f"{', '.join(names)} = {made_by}  # {what}"]
         self.write_starts()
@@ -392,8 +398,8 @@ class KernelText:
                 waiting = []
                 for node in level.products:
                     buffer, script = self.layout.buffer[node], self.script
-                    target = script.array(node) if buffer.kind == "step" else script.at(node)
-                    script.write(f"{target} = {self.product(node)}")
+                    what = f"  # {KEPT['step']}" if buffer.kind == "step" else ""
+                    script.write(f"{script.at(node)} = {self.product(node)}{what}")
         self.rows(waiting)
 
     def rows(self, groups: Sequence[Group]) -> None:
@@ -415,7 +421,9 @@ class KernelText:
         assert isinstance(role, Product)
         buffer = self.layout.buffer[role.source]
         return (
-            any(role.source is x for x in node.operands) and buffer.kind in ("given", "kept", "chunk") and buffer.state is not role.source
+            any(role.source is x for x in node.operands)
+            and buffer.kind in ("given", "kept", "chunk")
+            and buffer.state is not role.source
         )
 
     def product_of_all(self, node: Tensor) -> None:
@@ -431,10 +439,7 @@ class KernelText:
             source = f"{source}[:{script.T}]"
         if layout.buffer[node].state is not None:
             target = f"{target}[:{script.T}]"
-        what = "all timesteps at once"
-        if layout.buffer[node].kind == "kept":
-            what += ", kept"
-        script.write(f"{target} = {source} @ {self.weight(role)}  # {what}")
+        script.write(f"{target} = {source} @ {self.weight(role)}  # {KEPT[layout.buffer[node].kind]}, at once")
 
     def weight(self, role: Product) -> str:
         name = self.script.static(role.weight)
@@ -541,7 +546,9 @@ class RowText:
         assert isinstance(role, Element)
         return [(i, read) for i, read in enumerate(role.reads) if read is not None]
 
-    def found_in(self, read: Read, node: Tensor, piece: int, group: Group) -> tuple[tuple[Tensor, int] | None, int, int]:
+    def found_in(
+        self, read: Read, node: Tensor, piece: int, group: Group
+    ) -> tuple[tuple[Tensor, int] | None, int, int]:
         """Where a piece finds an operand: (which register, if any; first element, width in memory)."""
         width = self.width(node, group)
         at = first = piece * width
@@ -579,20 +586,17 @@ class RowText:
         script = self.script
         sums = [node for node in group.nodes if isinstance(self.roles[node], Sum)]
         for node in sums:
-            for name in self.totals(node):
-                script.write(f"{name} = 0.0")
+            for total in self.totals(node):
+                script.write(f"{total} = 0.0")
         if any(self.width(node, group) > 1 for node in group.nodes):
             with script.block(f"for {script.k} in range({group.width}):"):
-                before = len(script.lines)
                 self.piece_lines(group)
-                if len(script.lines) == before:  # all was taken in elsewhere
-                    script.write("pass")
         else:
             self.piece_lines(group)
         for node in sums:
-            for place, name in enumerate(self.totals(node)):
+            for place, total in enumerate(self.totals(node)):
                 if node in self.kernel.stored:
-                    script.write(f"{self.kernel.element(node, place, 1, True)} = {name}")
+                    script.write(f"{self.kernel.element(node, place, 1, True)} = {total}")
             if row_size(node, self.rows) == 1:
                 self.registers[node, 0] = self.named(self.totals(node)[0], node)
 
@@ -600,13 +604,9 @@ class RowText:
         """The registers in which sums grow."""
         role = self.roles[node]
         assert isinstance(role, Sum)
-        count, base = role.size // role.length, self.register_name(node)
-        if count == 1:
-            return [self.register(node, 0, base)]
-        return [self.register(node, place, f"{base}_{place}") for place in range(count)]
+        return [self.register(node, place, role.size // role.length) for place in range(role.size // role.length)]
 
     def piece_lines(self, group: Group) -> None:
-        script = self.script
         for node in group.nodes:
             role = self.roles[node]
             for piece in self.pieces(node, group):
@@ -615,60 +615,51 @@ class RowText:
                 if len(text) > LONGEST and parts:
                     self.longest = max(parts, key=lambda part: len(written(self.registers[part], self.texts)))[0]
                 if isinstance(role, Sum):
-                    total = self.totals(node)[piece * group.width // role.length]
-                    script.write(f"{total} += {text}")
-                    continue
-                self.keep(node, piece, group, value, parts, text)
+                    self.script.write(f"{self.totals(node)[piece * group.width // role.length]} += {text}")
+                elif node in self.kernel.stored:
+                    self.store(node, piece, group, value, text)
+                elif self.is_taken_in(node, piece, value):
+                    self.registers[node, piece] = value
+                    self.taken_in[id(value)] = [*parts, (node, piece)]
+                else:
+                    name = self.register(node, piece, len(self.pieces(node, group)))
+                    self.script.write(f"{name} = {text}")
+                    self.registers[node, piece] = self.named(name, node)
 
-    def keep(
-        self, node: Tensor, piece: int, group: Group, value: Value, parts: list[tuple[Tensor, int]], text: str
-    ) -> None:
-        """Write the line of a number, unless the only line that reads it takes it in."""
-        key, script = (node, piece), self.script
-        stored, used = node in self.kernel.stored, self.uses.get((node, piece), 0)
-        simple = value.op == "operand" or value.op == "constant"
-        places = []
-        if stored:
-            width = self.width(node, group)
-            places.append(self.kernel.element(node, piece * width, width, True))
-        elif node._name is None and (simple or (used == 1 and node not in self.apart and node not in self.outside)):
-            self.registers[key] = value
-            self.taken_in[id(value)] = [*parts, key] if not simple else parts
-            return
-        named = self.has_own_name(node)
-        name = self.piece_name(node, piece, group) if (used and not simple) or named or not stored else ""
-        if name and name not in places:
-            places.insert(0, self.register(node, piece, name))
-        script.write(" = ".join([*places, text]))
-        self.registers[key] = self.named(places[0], node) if name else value
+    def is_taken_in(self, node: Tensor, piece: int, value: Value) -> bool:
+        """Whether a number has no line of its own: the only line that reads it takes in how it is computed."""
+        if is_named(node):
+            return False
+        once = self.uses.get((node, piece), 0) == 1 and node not in self.apart | self.outside
+        return once or value.op in ("operand", "constant")
 
-    def has_own_name(self, node: Tensor) -> bool:
-        """Whether a state's next has a name of its own, by which it is known beside the state."""
-        return self.script.state_of(node) is not None and node._name is not None and self.script.own[node] != (
-            self.script.array(node)
-        )
-
-    def register_name(self, node: Tensor) -> str:
-        script = self.script
-        if node not in self.kernel.stored or self.has_own_name(node):
-            return script.own[node]
-        return f"{script.array(node)}_{script.t}"
-
-    def piece_name(self, node: Tensor, piece: int, group: Group) -> str:
-        """The name of a piece: that of the view that shows it, or with its number."""
+    def store(self, node: Tensor, piece: int, group: Group, value: Value, text: str) -> None:
+        """Write the line of a number that goes to memory, and into a register if that is read."""
         width = self.width(node, group)
-        if width == row_size(node, self.rows):
-            base = self.register_name(node)
-            return self.script.array(node) if not self.script.time(node) and self.rows == 1 and width == 1 else base
-        found = self.kernel.view_names.get((node, piece * width, width))
-        return found or f"{self.script.own[node]}_{piece}"
-
-    def register(self, node: Tensor, piece: int, name: str) -> str:
-        if name in self.script.own.values():  # its own, or that of a view of it
-            found = name
+        place = self.kernel.element(node, piece * width, width, True)
+        is_read = (node, piece) in self.uses and value.op not in ("operand", "constant")
+        if place == self.script.array(node):  # a number, for one timestep
+            name = place
+        elif is_read or self.script.has_own_name(node):
+            name = self.register(node, piece, len(self.pieces(node, group)))
+            place = f"{name} = {place}"
         else:
-            found = self.script.local(node, piece, name)
-        if node not in self.kernel.stored:
+            name = ""
+        self.script.write(f"{place} = {text}")
+        self.registers[node, piece] = self.named(name, node) if name else value
+
+    def register(self, node: Tensor, piece: int, count: int) -> str:
+        """The name of the register of a piece of a node, one of so many."""
+        script, is_stored = self.script, node in self.kernel.stored
+        width = row_size(node, self.rows) // count
+        view = self.kernel.view_names.get((node, piece * width, width))
+        if count > 1 and view is not None:
+            found = view
+        elif is_stored and not script.has_own_name(node):
+            found = script.local(node, piece, f"{script.array(node)}_{piece if count > 1 else script.t}")
+        else:
+            found = script.own[node] if count == 1 else script.local(node, piece, f"{script.own[node]}_{piece}")
+        if not is_stored:
             self.kernel.registers[found] = None
         return found
 
@@ -706,12 +697,21 @@ class RowText:
             plain = bool(number) if value.dtype.kind == "b" else float(number)
             self.script.functions.update({"inf", "nan"} & {repr(abs(plain))})
             return Value("constant", (plain,), value.dtype)
-        word = str(value.dtype) if value.op == "cast" else value.op
-        self.script.functions.update({word} & set(FUNCTIONS))
-        return Value(value.op, tuple(self.substituted(each, operands) for each in value.args), value.dtype)
+        self.script.functions.update({str(value.dtype) if value.op == "cast" else value.op} & set(FUNCTIONS))
+        args = tuple(self.substituted(each, operands) for each in value.args)
+        if value.op == "add" and args[1].op == "negative":
+            return Value("subtract", (args[0], args[1].args[0]), value.dtype)
+        return Value(value.op, args, value.dtype)
 
 
 # --- small things ----------------------------------------------------------------------------------------
+
+
+def is_named(node: Tensor) -> bool:
+    """Whether someone gave a node its name: it is not made of its operation and a number."""
+    if node._name is None or node.primitive is None:
+        return node._name is not None
+    return not re.fullmatch(rf"{re.escape(node.primitive.name)}_\d+", node._name.text)
 
 
 def occurrences(value: Value, operand: int) -> int:

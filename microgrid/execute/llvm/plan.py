@@ -199,10 +199,18 @@ def split(block: Block, rows: int, graph: Graph) -> list[tuple[Block, tuple[int,
     """A block over all timesteps as blocks that are emitted and blocks that are not, in turns."""
     mode = (rows, True) if rows else (1, False)
     roles = Reader(*mode, graph.varying).roles_of(block.nodes)
-    turn: dict[Tensor, int] = {}
+    turn: dict[Tensor, int] = {}  # emitted in even turns, by NumPy in odd ones
     for node in block.nodes:
         least = max((turn[operand] for operand in node.operands if operand in turn), default=0)
         turn[node] = least + ((least % 2 == 1) == (node in roles))
+    last = max(turn.values())
+    latest = {node: last + last % 2 for node in block.nodes}
+    for node in reversed(block.nodes):  # near the loop that reads it, and not kept on the way there
+        if node in roles and not isinstance(roles[node], Product):
+            turn[node] = latest[node] - latest[node] % 2
+        for operand in node.operands:
+            if operand in turn:
+                latest[operand] = min(latest[operand], turn[node])
     found = []
     for number in sorted(set(turn.values())):
         nodes = tuple(node for node in block.nodes if turn[node] == number)
@@ -257,10 +265,10 @@ def arrange(kernel: Kernel, graph: Graph) -> None:
 
 
 def readers_of(kernel: Kernel) -> dict[Tensor, list[Tensor]]:
-    """Node → the nodes of a kernel that read it at the same timestep, also through views."""
+    """Node → the nodes of a kernel that read it, also through views, and the state of which it is the next."""
     found: dict[Tensor, list[Tensor]] = {node: [] for node in kernel.nodes}
     for node in kernel.nodes:
-        for operand in operands_of(kernel.roles[node]):
+        for operand in [node.next] if isinstance(node, State) else operands_of(kernel.roles[node]):
             if operand in found:
                 found[operand].append(node)
     return found
@@ -275,13 +283,15 @@ def move_into_loops(kernel: Kernel, graph: Graph) -> None:
     movable = [
         node
         for node in kernel.nodes
-        if kernel.sections[home[node]].kind == "all" and isinstance(kernel.roles[node], Element | Move | Sum)
+        if kernel.sections[home[node]].kind == "all" and isinstance(kernel.roles[node], Element | Move | Sum | Given)
     ]
-    for node in reversed(movable):  # into the first loop that reads it
+    for node in reversed(movable):  # into the first loop that reads it; a delay too, or its next could not follow
         first = min((home[reader] for reader in readers[node]), default=-1)
         if first > home[node] and first in loops:
             home[node] = first
     for node in movable:  # into the loop that computed what it reads
+        if isinstance(kernel.roles[node], Given):
+            continue
         before = [i for i in loops if i < home[node]]
         if kernel.sections[home[node]].kind == "all" and before:
             needed = max((home[x] for x in operands_of(kernel.roles[node]) if x in home), default=-1)

@@ -13,6 +13,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from microgrid.errors import OperandError
+
 LEAST_SECONDS = 60e-6
 """From how much work on a second thread is worth waking up."""
 
@@ -20,15 +22,36 @@ _chosen: int | None = None
 
 
 def set_num_threads(count: int) -> None:
-    """How many threads compiled programs of the LLVM executor use; 1 for none besides the caller's."""
+    """Choose how many threads networks compiled with executor="llvm" use; 1 for none besides the caller's.
+
+    NumPy's own threads, those of BLAS, are another matter.
+
+    Raises
+    ------
+    OperandError
+        If it is no whole number of at least 1.
+
+    >>> before = mg.get_num_threads()
+    >>> mg.set_num_threads(2)
+    >>> mg.get_num_threads()
+    2
+    >>> mg.set_num_threads(before)
+    """
     global _chosen
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise ValueError(f"the number of threads is a whole number of at least 1, not {count!r}")
+        raise OperandError(f"the number of threads is a whole number of at least 1, not {count!r}")
     _chosen = count
 
 
 def get_num_threads() -> int:
-    """How many threads: as set, as MICROGRID_NUM_THREADS or OMP_NUM_THREADS say, or as many as this process may use."""
+    """How many threads networks compiled with executor="llvm" use.
+
+    As `set_num_threads` says; else the environment's MICROGRID_NUM_THREADS or OMP_NUM_THREADS; else as many as this
+    process has processors.
+
+    >>> mg.get_num_threads() >= 1
+    True
+    """
     if _chosen is not None:
         return _chosen
     for name in ("MICROGRID_NUM_THREADS", "OMP_NUM_THREADS"):
