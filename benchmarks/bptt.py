@@ -6,10 +6,12 @@
     python benchmarks/bptt.py --lengths                # 100 to 10,000 timesteps: are time and memory linear?
 
 One step is forward and backward: from the inputs (T, B, I) to the gradients of all parameters, in float32. The
-cells are RNN (tanh), LSTM, GRU (torch's: reset after the recurrent product, two biases), and an LSTM with peepholes,
-which no library has ready-made, so that every user writes it from primitives. The loss is the mean of h².
+cells are RNN (tanh), LSTM, GRU (torch's: reset after the recurrent product, two biases), and three that no library has
+ready-made, so that every user writes them from primitives: an LSTM with peepholes, one with layer normalisation, and
+two coupled states of different size. The loss is the mean of h².
 
-microgrid       mg.compile of the cell recorded once. Its peephole LSTM is written with separate weights for every
+microgrid, fused    mg.compile(..., executor="llvm") of the cell recorded once.
+microgrid, NumPy    the same with the NumPy executor. The peephole LSTM is written with separate weights for every
                 gate; all peers have the gates' weights in one matrix, which is faster for them.
 NumPy by hand   the yardstick: recurrent/by_hand.py. Of its variants the fastest at each size counts.
 GEMMs alone     its matrix products and nothing else: no program of NumPy calls is faster.
@@ -121,7 +123,7 @@ def available(engines: Sequence[Engine]) -> list[Engine]:
 
 def footprints(chosen: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     """Peak memory of microgrid and NumPy by hand: at the chosen sizes, over lengths, or of one very long sequence."""
-    both = [ENGINES["microgrid"], UNTUNED_NUMPY]
+    both = [ENGINES["fused"], ENGINES["microgrid"], UNTUNED_NUMPY]
     options: dict[str, Any] = {}
     show: Callable[[dict[Case, dict[str, Footprint]]], str] = tables.lengths_table
     if chosen.memory:
@@ -129,7 +131,7 @@ def footprints(chosen: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     elif chosen.lengths:
         planned = [Case("LSTM", LENGTH_SIZE._replace(time=length)) for length in LENGTHS]
     else:
-        planned, both, options = [Case("LSTM", LONG)], both[:1], {"checkpoint_every": chosen.checkpoint}
+        planned, both, options = [Case("LSTM", LONG)], both[:2], {"checkpoint_every": chosen.checkpoint}
     asked = [engine for engine in both if engine.key in chosen.engines]
     found: dict[Case, dict[str, Footprint]] = {case: {} for case in planned}
     with tqdm(total=len(planned) * len(asked), unit="process") as bar:

@@ -67,9 +67,9 @@ def model(layers: int, dtype: Any = np.float32) -> tuple[nn.Sequential, mg.Tenso
     return net, nn.cross_entropy(net(x), target)
 
 
-def in_microgrid(layers: int, dtype: Any = np.float32) -> Step:
+def in_microgrid(layers: int, dtype: Any = np.float32, executor: str = "numpy") -> Step:
     net, loss = model(layers, dtype)
-    step = mg.compile(loss)
+    step = mg.compile(loss, executor=executor)
     adam = mg.optim.Adam(net.parameters(), lr=LR)
     xs, targets = batches()
     numbers = iter_forever()
@@ -173,7 +173,18 @@ def in_jax(layers: int) -> Step:
     return train
 
 
-ENGINES: dict[str, Callable[[int], Step]] = {"microgrid": in_microgrid, "torch": in_torch, "jax": in_jax}
+def fused(layers: int) -> Step:
+    return in_microgrid(layers, executor="llvm")
+
+
+ENGINES: dict[str, Callable[[int], Step]] = {
+    "fused": fused,
+    "microgrid": in_microgrid,
+    "torch": in_torch,
+    "jax": in_jax,
+}
+"""Microgrid as machine code and on NumPy, and its peers."""
+PACKAGES = {"fused": "llvmlite"}
 
 
 def iter_forever() -> Any:
@@ -283,20 +294,22 @@ def main() -> None:
         for layers in chosen.layers:
             print(loop(layers, chosen.rounds))
         return
-    missing = [engine for engine in chosen.engines if importlib.util.find_spec(engine) is None]
+    missing = [engine for engine in chosen.engines if importlib.util.find_spec(PACKAGES.get(engine, engine)) is None]
     for engine in missing:
-        print(f"{engine} is not installed: skipped. To include it: pip install {engine}")
+        package = PACKAGES.get(engine, engine)
+        print(f"{package} is not installed: {engine} is skipped. To include it: pip install {package}")
     engines = [engine for engine in chosen.engines if engine not in missing]
     print("| character LSTM, a step | " + " | ".join(f"{engine}, ms" for engine in engines), end=" | ")
-    print(" | ".join(f"{engine} ÷ microgrid" for engine in engines if engine != "microgrid") + " |")
+    own = next((engine for engine in ("fused", "microgrid") if engine in engines), None)
+    print(" | ".join(f"{engine} ÷ {own}" for engine in engines if own and engine != own) + " |")
     for layers in chosen.layers:
         found = measure(engines, layers, chosen.rounds)
         cells = [f"{1e3 * statistics.median(found[engine]):.1f}" for engine in engines]
-        if "microgrid" in found:
+        if own:
             for engine in engines:
-                if engine != "microgrid":
-                    pairs = zip(found[engine], found["microgrid"], strict=True)
-                    cells.append(f"{statistics.median(other / own for other, own in pairs):.2f}")
+                if engine != own:
+                    pairs = zip(found[engine], found[own], strict=True)
+                    cells.append(f"{statistics.median(other / ours for other, ours in pairs):.2f}")
         print(f"| {layers} layer{'s' if layers > 1 else ''} | " + " | ".join(cells) + " |")
 
 

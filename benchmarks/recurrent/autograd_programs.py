@@ -7,12 +7,12 @@ from typing import Any
 import autograd
 import autograd.numpy as anp
 
-from .cases import Case, Program, cell_step, named, states
+from .cases import Case, Program, cell_step, named
 
 
 def autograd_loop(case: Case) -> Program:
     cell = cell_step(case.cell, case.size.hidden, anp.tanh, lambda z: 0.5 * (anp.tanh(0.5 * z) + 1.0))
-    starts = [case.zeros() for _ in range(states(case.cell))]
+    starts = case.starts()
 
     def loss(weights: dict[str, Any]) -> Any:
         now, hidden = tuple(starts), []

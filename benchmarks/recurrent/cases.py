@@ -35,8 +35,13 @@ SIZES = (
     Size(200, 32, 128, 256),
     Size(35, 20, 200, 200),
 )
-GATES = {"RNN": 1, "LSTM": 4, "GRU": 3, "peephole": 4}
-"""Cell → how many blocks of H columns its weights have. LSTM: i, f, o, g. GRU: r, z, n, as in torch."""
+GATES = {"RNN": 1, "LSTM": 4, "GRU": 3, "peephole": 4, "layer-norm": 4, "coupled": 2}
+"""Cell → how many blocks of H columns its weights have. LSTM: i, f, o, g. GRU: r, z, n, as in torch.
+
+"layer-norm" is an LSTM whose products and whose c are normalised (Ba, Kiros and Hinton, 2016). "coupled" is a gated
+unit of H, and beside it a slower one of H/2 that reads it and is read by it.
+"""
+NORM_EPS = 1e-5
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,12 @@ class Case:
             shapes |= {"b_ih": (columns,), "b_hh": (columns,)}
         else:
             shapes |= {"b": (columns,)}
+        if self.cell == "layer-norm":
+            shapes |= {"s_x": (columns,), "s_h": (columns,), "s_c": (hidden,), "b_c": (hidden,)}
+        if self.cell == "coupled":
+            slow = hidden // 2
+            shapes |= {"V": (slow, columns), "P": (features, slow), "R": (hidden, slow)}
+            shapes |= {"Q": (slow, slow), "d": (slow,)}
         if self.cell == "peephole":
             shapes |= {"p_i": (hidden,), "p_f": (hidden,), "p_o": (hidden,)}
         rng = np.random.default_rng(0)
@@ -67,9 +78,9 @@ class Case:
         """The sequences, (time, batch, features)."""
         return np.random.default_rng(1).normal(size=self.size[:3]).astype(np.float32)
 
-    def zeros(self) -> Array:
-        """A start of h or c, (batch, hidden)."""
-        return np.zeros((self.size.batch, self.size.hidden), np.float32)
+    def starts(self) -> list[Array]:
+        """What the states start from, each (batch, units)."""
+        return [np.zeros((self.size.batch, self.size.hidden // part), np.float32) for part in STATES[self.cell]]
 
 
 @dataclass(frozen=True)
@@ -130,10 +141,32 @@ def cell_step(cell: str, hidden: int, tanh: Any, sigmoid: Any) -> Callable[..., 
         o = sigmoid(gate(z, 2) + p["p_o"] * c)
         return o * tanh(c), c
 
-    cells: dict[str, Callable[..., tuple[Any, ...]]] = {"RNN": rnn, "LSTM": lstm, "GRU": gru, "peephole": peephole}
+    def normalised(z: Any) -> Any:
+        away = z - z.mean(axis=-1, keepdims=True)
+        return away * ((away * away).mean(axis=-1, keepdims=True) + NORM_EPS) ** -0.5
+
+    def layer_norm(p: dict[str, Any], x: Any, h: Any, c: Any) -> tuple[Any, ...]:
+        z = normalised(x @ p["W"]) * p["s_x"] + normalised(h @ p["U"]) * p["s_h"] + p["b"]
+        i, f, o = (sigmoid(gate(z, k)) for k in range(3))
+        c = f * c + i * tanh(gate(z, 3))
+        return o * tanh(normalised(c) * p["s_c"] + p["b_c"]), c
+
+    def coupled(p: dict[str, Any], x: Any, a: Any, s: Any) -> tuple[Any, ...]:
+        z = x @ p["W"] + a @ p["U"] + s @ p["V"] + p["b"]
+        k = sigmoid(gate(z, 0))
+        a = (1.0 - k) * a + k * tanh(gate(z, 1))
+        return a, tanh(x @ p["P"] + a @ p["R"] + s @ p["Q"] + p["d"])
+
+    cells: dict[str, Callable[..., tuple[Any, ...]]] = {
+        "RNN": rnn,
+        "LSTM": lstm,
+        "GRU": gru,
+        "peephole": peephole,
+        "layer-norm": layer_norm,
+        "coupled": coupled,
+    }
     return cells[cell]
 
 
-def states(cell: str) -> int:
-    """How many states a cell has: h, or h and c."""
-    return 2 if cell in ("LSTM", "peephole") else 1
+STATES = {"RNN": (1,), "LSTM": (1, 1), "GRU": (1,), "peephole": (1, 1), "layer-norm": (1, 1), "coupled": (1, 2)}
+"""Cell → its states, of H divided by this many units: h, or h and c."""

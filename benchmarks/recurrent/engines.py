@@ -12,6 +12,7 @@ from typing import Any
 from .cases import GATES, SIZES, Case, Program
 
 ALL_CELLS = tuple(GATES)
+TEXTBOOK = ("RNN", "LSTM", "GRU", "peephole")
 
 
 @dataclass(frozen=True)
@@ -63,14 +64,15 @@ class Engine:
 ENGINES = {
     engine.key: engine
     for engine in (
-        Engine("microgrid", "microgrid", "microgrid", "microgrid_programs:compiled"),
+        Engine("fused", "microgrid, fused", "llvmlite", "microgrid_programs:fused"),
+        Engine("microgrid", "microgrid, NumPy", "microgrid", "microgrid_programs:compiled"),
         Engine("numpy", "NumPy by hand", "numpy", "by_hand:numpy_by_hand", cells=("RNN", "LSTM")),
-        Engine("gemms", "GEMMs alone", "numpy", "by_hand:gemms_alone", computes_gradients=False),
+        Engine("gemms", "GEMMs alone", "numpy", "by_hand:gemms_alone", cells=TEXTBOOK, computes_gradients=False),
         Engine("torch.nn", "torch.nn", "torch", "torch_programs:torch_nn", cells=("RNN", "LSTM", "GRU")),
         Engine("torch-loop", "torch loop", "torch", "torch_programs:torch_loop"),
         Engine(
             *("torch-compile", "torch.compile", "torch", "torch_programs:torch_compile"),
-            usual_cells=("RNN", "peephole"),
+            usual_cells=("peephole", "layer-norm", "coupled"),
         ),
         Engine("jax", "jax.lax.scan", "jax", "jax_programs:jax_scan"),
         Engine(

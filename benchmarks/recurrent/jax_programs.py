@@ -7,14 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .cases import Case, Program, Step, cell_step, named, states
+from .cases import Case, Program, Step, cell_step, named
 
 
 def jax_scan(case: Case) -> Program:
     step = cell_step(case.cell, case.size.hidden, jnp.tanh, jax.nn.sigmoid)
     weights = {name: jnp.asarray(array) for name, array in case.weights.items()}
     inputs = jnp.asarray(case.inputs)
-    starts = tuple(jnp.asarray(case.zeros()) for _ in range(states(case.cell)))
+    starts = tuple(map(jnp.asarray, case.starts()))
 
     def loss(weights: dict[str, Any], inputs: Any) -> Any:
         def body(now: tuple[Any, ...], x: Any) -> tuple[tuple[Any, ...], Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 import microgrid as mg
 
-from .cases import Arrays, Case, Program, Step, cell_step, states
+from .cases import Arrays, Case, Program, Step, cell_step
 
 PEEPHOLE_GATES = "ifog"
 
@@ -23,7 +23,7 @@ def recorded(case: Case, dtype: type = np.float32) -> mg.Tensor:
         name: mg.parameter(array.astype(dtype), name=name) for name, array in parameters_as_written(case).items()
     }
     x = mg.input(case.inputs[0].astype(dtype), name="x", requires_grad=False)
-    states_now = [mg.state(case.zeros().astype(dtype), name=name) for name in "hc"[: states(case.cell)]]
+    states_now = [mg.state(start.astype(dtype), name=name) for start, name in zip(case.starts(), "hc", strict=False)]
     for state, state_next in zip(states_now, step(weights, x, *states_now), strict=True):
         state.next = state_next
     return mg.time_mean(mg.mean(states_now[0].next ** 2))
@@ -77,6 +77,11 @@ def compiled(case: Case, **options: Any) -> Program:
         return {"loss": np.asarray(run.value), **in_case_layout(case, lambda name: run.grads[name])}
 
     return Program(start, gradients)
+
+
+def fused(case: Case, **options: Any) -> Program:
+    """The same as machine code."""
+    return compiled(case, executor="llvm", **options)
 
 
 def reference(case: Case) -> Arrays:

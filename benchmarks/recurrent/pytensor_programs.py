@@ -8,14 +8,14 @@ from typing import Any
 import pytensor
 import pytensor.tensor as pt
 
-from .cases import Case, Program, Step, cell_step, named, states
+from .cases import Case, Program, Step, cell_step, named
 
 
 def pytensor_scan(case: Case) -> Program:
     cell = cell_step(case.cell, case.size.hidden, pt.tanh, pt.sigmoid)
     weights = {name: pytensor.shared(array, name=name) for name, array in case.weights.items()}
     inputs = pt.tensor("x", shape=case.size[:3], dtype="float32")
-    starts = [pt.as_tensor(case.zeros()) for _ in range(states(case.cell))]
+    starts = [pt.as_tensor(start) for start in case.starts()]
 
     def body(x: Any, *rest: Any) -> list[Any]:
         now, arrays = rest[: len(starts)], rest[len(starts) :]

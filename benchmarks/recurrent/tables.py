@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from .cases import SIZES, Case, Size
-from .engines import ENGINES
+from .engines import ENGINES, TEXTBOOK
 from .measuring import Footprint, Measured
 
 Results: TypeAlias = dict[Case, dict[str, Measured]]
@@ -105,7 +105,7 @@ def report(results: Results) -> str:
         if not keys:
             continue
         parts.append(f"## {cell}")
-        compared = [key for key in ("microgrid", "numpy") if key in keys] or keys[:1]
+        compared = [key for key in ("fused", "microgrid", "numpy") if key in keys] or keys[:1]
         for to in compared:
             parts.append(f"ms of one step, forward and backward (÷ {ENGINES[to].title})")
             parts.append(steady_table(results, cell, to))
@@ -145,7 +145,7 @@ def bounds(results: Results) -> list[str]:
     def speedup(cell: str, peer: str, sizes: Iterable[Size] = SIZES) -> dict[Size, float]:
         return ratios(results, cell, peer, "microgrid", sizes)
 
-    lines = []
+    lines = fused_bounds(results, at_least, at_most)
     for cell in ("RNN", "LSTM"):
         found = ratios(results, cell, "microgrid", "numpy")
         lines.append(at_most(f"{cell}: at most 1.05 × NumPy by hand, at every size", found, 1.05))
@@ -175,6 +175,48 @@ def bounds(results: Results) -> list[str]:
             if case.cell == cell and "microgrid" in measured
         }
         lines.append(at_most(f"{cell}: compile + first run − one run at most 50 ms", found, 50))
+    return lines
+
+
+Bound: TypeAlias = Callable[[str, Mapping[Size, float], float], str]
+
+
+def fused_bounds(results: Results, at_least: Bound, at_most: Bound) -> list[str]:
+    """What the LLVM executor was asked to reach; nothing where it was not measured."""
+    if not any("fused" in measured for measured in results.values()):
+        return []
+    lines: list[str] = []
+    alone, middle, large = SIZES[:2], SIZES[2:3], (SIZES[3], SIZES[5])
+
+    def faster(cells: Iterable[str], peer: str, sizes: Iterable[Size], limit: float) -> None:
+        names = ", ".join(map(str, sizes))
+        for cell in cells:
+            found = ratios(results, cell, peer, "fused", sizes)
+            lines.append(at_least(f"fused {cell}: {limit} × as fast as {ENGINES[peer].title} at {names}", found, limit))
+
+    faster(("RNN", "LSTM", "GRU"), "torch.nn", alone, 4)
+    faster(("RNN", "LSTM", "GRU"), "jax", alone, 1.8)
+    for peer in ("torch.nn", "jax"):
+        faster(("LSTM", "GRU"), peer, middle, 2)
+    faster(("LSTM", "GRU"), "torch.nn", large, 1.1)
+    faster(("LSTM", "GRU"), "torch.nn", SIZES[4:5], 1)
+    faster(("LSTM", "GRU"), "jax", SIZES, 1.5)
+    for peer in ("microgrid", "numpy", "torch.nn", "torch-loop", "jax", "autograd"):
+        faster(("RNN",), peer, SIZES, 1)
+    for cell in TEXTBOOK:
+        found = ratios(results, cell, "fused", "gemms", [size for size in SIZES if size.hidden >= 128])
+        lines.append(at_most(f"fused {cell}: within 1.3 × of the GEMMs alone from H = 128 on", found, 1.3))
+    for cell in ("peephole", "layer-norm", "coupled"):
+        plain = {size: results.get(Case("LSTM", size), {}) for size in SIZES}
+        own = {size: results.get(Case(cell, size), {}) for size in SIZES}
+        beside = {
+            size: own[size]["fused"].steady / plain[size]["fused"].steady
+            for size in SIZES
+            if "fused" in own[size] and "fused" in plain[size]
+        }
+        lines.append(at_most(f"fused {cell}: within 1.25 × of the plain LSTM", beside, 1.25))
+        for peer in ("torch-loop", "torch-compile"):
+            faster((cell,), peer, SIZES, 5)
     return lines
 
 
@@ -229,7 +271,7 @@ def plot(results: Results, path: Path) -> None:
     colours = {key: f"C{number}" for number, key in enumerate(ENGINES)}
     for axis, cell in zip(axes[0], cells, strict=True):
         keys = keys_in(results, cell)
-        to = "microgrid" if "microgrid" in keys else keys[0]
+        to = next((key for key in ("fused", "microgrid") if key in keys), keys[0])
         sizes = [case.size for case in results if case.cell == cell]
         for key in keys:
             found = ratios(results, cell, key, to)

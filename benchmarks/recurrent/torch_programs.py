@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from .cases import Array, Arrays, Case, Program, Step, named, states
+from .cases import NORM_EPS, Array, Arrays, Case, Program, Step, named
 
 Cell = Callable[..., tuple[torch.Tensor, ...]]
 
@@ -79,13 +79,39 @@ def peephole(p: dict[str, torch.Tensor], x: torch.Tensor, h: torch.Tensor, c: to
     return torch.sigmoid(o + p["p_o"] * c_next) * torch.tanh(c_next), c_next
 
 
-CELLS: dict[str, Cell] = {"RNN": rnn, "LSTM": lstm, "GRU": gru, "peephole": peephole}
+def layer_norm(
+    p: dict[str, torch.Tensor], x: torch.Tensor, h: torch.Tensor, c: torch.Tensor
+) -> tuple[torch.Tensor, ...]:
+    columns, units = p["W"].shape[:1], c.shape[1:]
+    zx = functional.layer_norm(functional.linear(x, p["W"]), columns, p["s_x"], eps=NORM_EPS)
+    zh = functional.layer_norm(functional.linear(h, p["U"]), columns, p["s_h"], p["b"], eps=NORM_EPS)
+    i, f, o, g = (zx + zh).chunk(4, dim=1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(functional.layer_norm(c, units, p["s_c"], p["b_c"], eps=NORM_EPS)), c
+
+
+def coupled(p: dict[str, torch.Tensor], x: torch.Tensor, a: torch.Tensor, s: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    z = functional.linear(x, p["W"], p["b"]) + functional.linear(a, p["U"]) + functional.linear(s, p["V"])
+    k, n = z.chunk(2, dim=1)
+    a = a + torch.sigmoid(k) * (torch.tanh(n) - a)
+    s = functional.linear(x, p["P"], p["d"]) + functional.linear(a, p["R"]) + functional.linear(s, p["Q"])
+    return a, torch.tanh(s)
+
+
+CELLS: dict[str, Cell] = {
+    "RNN": rnn,
+    "LSTM": lstm,
+    "GRU": gru,
+    "peephole": peephole,
+    "layer-norm": layer_norm,
+    "coupled": coupled,
+}
 
 
 def looped(case: Case, prepare: Callable[[Cell], Cell]) -> Program:
     """A Python loop over the timesteps; `prepare` is what becomes of the cell before it is first called."""
     inputs = torch.from_numpy(case.inputs)
-    starts = [torch.from_numpy(case.zeros()) for _ in range(states(case.cell))]
+    starts = [torch.from_numpy(start) for start in case.starts()]
     weights = {  # matrices transposed, as torch's layers hold them
         name: torch.from_numpy(np.ascontiguousarray(array.T)).requires_grad_() for name, array in case.weights.items()
     }

@@ -152,11 +152,10 @@ def power(x: Any, y: Any) -> Value:
     number = y.args[0] if isinstance(y, Value) and y.op == "constant" else y
     if not isinstance(x, Value) or type(number) not in PYTHON_NUMBERS or x.dtype.kind != "f":
         raise NoExpression("power")
-    if number == 0.5:
-        return of_floats("sqrt")(x)
-    if number != int(number) or abs(number) > 8:
+    if 2 * number != int(2 * number) or abs(number) > 8:
         raise NoExpression("power")
-    result = functools.reduce(of_floats("multiply"), [x] * abs(int(number))) if number else constant(1.0, x.dtype)
+    factors = [x] * int(abs(number)) + [of_floats("sqrt")(x)] * (number % 1 == 0.5)
+    result = functools.reduce(of_floats("multiply"), factors) if factors else constant(1.0, x.dtype)
     return of_floats("divide")(1.0, result) if number < 0 else result
 
 
