@@ -1,15 +1,29 @@
 """Doctests see the packages under the names that the README uses."""
 
+import functools
 import gc
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 import microgrid as mg
+from microgrid.execute.llvm import machine
 
 gc.set_threshold(100_000, 50, 50)  # graphs are many small objects, of which few are garbage: looking costs a tenth
+
+
+@pytest.fixture(scope="module", params=["numpy", "llvm"])
+def both_executors(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Networks are compiled for one executor, then the tests run again for the other."""
+    if request.param == "llvm" and not machine.available():
+        pytest.skip("llvmlite is not installed")
+    usual = mg.compile
+    mg.compile = functools.partial(usual, executor=request.param)
+    yield
+    mg.compile = usual
 
 
 @pytest.fixture(autouse=True, scope="session")

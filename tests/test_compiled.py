@@ -25,6 +25,8 @@ from microgrid.errors import (
 from microgrid.execute import on_numpy
 from microgrid.ops.pick import add_rows, place
 
+pytestmark = pytest.mark.usefixtures("both_executors")
+
 # --- the reference --------------------------------------------------------------------------------------
 
 

@@ -14,6 +14,8 @@ from test_compiled import assert_same, differentiable, reduced, reference, seque
 import microgrid as mg
 from microgrid.errors import CausalityError, NotFiniteError, SequenceError
 
+pytestmark = pytest.mark.usefixtures("both_executors")
+
 # --- checkpoint_every: the same numbers --------------------------------------------------------------------
 
 NOT_IN_SEGMENTS = {"normalised", "bidirectional", "reverse_rnn", "forward_then_reverse"}

@@ -8,6 +8,8 @@ from test_compiled import sequences_for
 import microgrid as mg
 from microgrid.errors import CausalityError, MicrogridError, NotFiniteError, SequenceError, UnknownNameError
 
+pytestmark = pytest.mark.usefixtures("both_executors")
+
 STEPS = 6
 ONE_BY_ONE = ["scalar", "lstm", "stacked", "delay_line", "coupled", "fed_back", "odd_delays"]
 

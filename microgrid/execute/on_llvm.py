@@ -21,6 +21,7 @@ from microgrid.execute.llvm.contract import LEAST_WORK, Contraction, contraction
 from microgrid.execute.llvm.elements import TYPES
 from microgrid.execute.llvm.emit import module
 from microgrid.execute.llvm.plan import Kernel, Plan, chunk_length, plan
+from microgrid.execute.llvm.products import tile
 from microgrid.execute.llvm.roles import Element, Product
 from microgrid.execute.llvm.table import Table
 from microgrid.execute.memory import Layout, is_view
@@ -99,6 +100,7 @@ class Program(on_numpy.Program):
         kinds = {TYPES[node.dtype] for kernel in self.kernels for node in kernel.nodes} - {"i1"}
         kinds |= {TYPES[each.node.dtype] for block in self.contractions for each in block}
         self.libraries = [code.library(kind) for kind in sorted(kinds)]
+        self.tiles = [tile(*self.table.sizes(kind)) for kind in sorted(kinds)]
         self.source = ""
         if not self.kernels and not self.contractions:
             return
@@ -245,7 +247,8 @@ class Workspace(on_numpy.Workspace):
     def tasks(self, item: Together) -> list[Callable[[], None]]:
         """What each thread does."""
         count = min(self.parts, item.rows) if item.seconds * self.steps >= threads.LEAST_SECONDS else 1
-        return [functools.partial(self.run_rows, item.numbers, a, b) for a, b in threads.shares(item.rows, count)]
+        tile = max((each.rows for each in self.program.tiles), default=1)  # rows that products take together stay so
+        return [functools.partial(self.run_rows, item.numbers, a, b) for a, b in threads.shares(item.rows, count, tile)]
 
     def run_rows(self, numbers: Sequence[int], a: int, b: int) -> None:
         for number in numbers:

@@ -501,7 +501,8 @@ class Sweep:
         f, op = self.f, x.op
         kind = self.type_of(x.args[0].dtype, self.now)
         if op in INSTRUCTIONS:
-            return f.let(f"{INSTRUCTIONS[op]} contract {kind} {given[0]}, {given[1]}")
+            fused = "" if op == "subtract" else "contract "  # x·y − x·y stays 0
+            return f.let(f"{INSTRUCTIONS[op]} {fused}{kind} {given[0]}, {given[1]}")
         if op == "negative":
             return f.let(f"fneg {kind} {given[0]}")
         if op in ("absolute", "sqrt"):

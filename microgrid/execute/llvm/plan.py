@@ -26,8 +26,10 @@ from microgrid.execute.llvm.roles import (
     Reader,
     Role,
     Sum,
+    inputs_of,
     is_leaf,
     row_size,
+    runs,
 )
 from microgrid.execute.memory import Allocation, Buffer, Layout, is_view
 from microgrid.execute.phases import Phase, phases
@@ -204,7 +206,7 @@ def split(block: Block, rows: int, graph: Graph) -> list[tuple[Block, tuple[int,
         least = max((turn[operand] for operand in node.operands if operand in turn), default=0)
         turn[node] = least + ((least % 2 == 1) == (node in roles))
     last = max(turn.values())
-    latest = {node: last + last % 2 for node in block.nodes}
+    latest = dict.fromkeys(block.nodes, last + last % 2)
     for node in reversed(block.nodes):  # near the loop that reads it, and not kept on the way there
         if node in roles and not isinstance(roles[node], Product):
             turn[node] = latest[node] - latest[node] % 2
@@ -301,36 +303,8 @@ def move_into_loops(kernel: Kernel, graph: Graph) -> None:
         section.nodes = sorted((node for node in home if home[node] == i), key=order.__getitem__)
 
 
-def inputs_of(role: Role) -> list[Read]:
-    """What a node reads in a sweep."""
-    if isinstance(role, Element):
-        return [read for read in role.reads if read is not None]
-    if isinstance(role, Move):
-        return list(role.reads)
-    return [role.read] if isinstance(role, Sum) else []
-
-
 def operands_of(role: Role) -> list[Tensor]:
     return [role.source] if isinstance(role, Product) else [read.operand for read in inputs_of(role)]
-
-
-def runs(read: Read) -> list[tuple[int, int, bool]]:
-    """The stretches of a row that read neighbours, or one element alone: (from, first element read, is one element)."""
-    if read.index is None:
-        return [(0, 0, False)]
-    found: list[tuple[int, int, bool]] = []
-    before, apart = -1, None  # the element read last, and by how much the stretch's elements are apart
-    for at, element in enumerate(read.index.tolist()):
-        step = element - before if before >= 0 else None
-        if element >= 0:
-            if step in (0, 1) and apart in (None, step):
-                apart = step
-                found[-1] = (*found[-1][:2], step == 0)
-            else:
-                apart = None
-                found.append((at, element, False))
-        before = element
-    return found
 
 
 def piece_width(read: Read, role: Role, rows: int, in_registers: bool) -> int:
@@ -382,12 +356,21 @@ def depths(section: Section, kernel: Kernel) -> dict[Tensor, int]:
                 readers[x].append((node, 0 if near else 1))
                 earliest = max(earliest, found[x] + (0 if near else 1))
         found[node] = earliest
+
+    def comes_along(node: Tensor) -> bool:
+        """Whether what a node takes from registers is there for it alone, and so on."""
+        waiting = [node]
+        while waiting:
+            reader = waiting.pop()
+            near = [x for x in operands_of(roles[reader]) if x in member and found[x] == found[node]]
+            if any(len(readers[x]) > 1 or not isinstance(roles[x], Element | Move) for x in near):
+                return False
+            waiting += near
+        return True
+
     for node in reversed(inside):  # as late as its readers allow, if what it reads comes from memory in any case
         latest = min((found[reader] - later for reader, later in readers[node]), default=0)
-        if latest <= found[node] or isinstance(roles[node], Product):
-            continue
-        near_by = [x for x in operands_of(roles[node]) if x in member and found[x] == found[node]]
-        if all(len(readers[x]) == 1 and isinstance(roles[x], Element | Move) for x in near_by):
+        if latest > found[node] and not isinstance(roles[node], Product) and comes_along(node):
             found[node] = latest
     return found
 
@@ -414,15 +397,21 @@ def groups(nodes: Sequence[Tensor], kernel: Kernel) -> list[Group]:
             ):
                 leader[find(node)] = find(x)
             elif x not in member and row_size(node, kernel.rows) > 1 and not isinstance(role, Sum):
-                sources.setdefault(x, node)  # rows read by two sweeps of one shape are read once
+                sources.setdefault(x, node)  # rows read by two sweeps in the same pieces are read once
                 other = sources[x]
-                if row_size(other, kernel.rows) == row_size(node, kernel.rows):
+                if own_width(other, kernel) == own_width(node, kernel):
                     leader[find(node)] = find(other)
     sets: dict[Tensor, list[Tensor]] = {}
     for node in nodes:
         sets.setdefault(find(node), []).append(node)
     found = [Group(members, width_of(members, member, kernel)) for members in sets.values()]
     return in_order(found, kernel)
+
+
+def own_width(node: Tensor, kernel: Kernel) -> tuple[int, int]:
+    """How many elements a row of a node has, and in which pieces it could be computed by itself."""
+    role, size = kernel.roles[node], row_size(node, kernel.rows)
+    return size, math.gcd(size, *(piece_width(read, role, kernel.rows, False) or 1 for read in inputs_of(role)))
 
 
 def width_of(nodes: Sequence[Tensor], member: set[Tensor], kernel: Kernel) -> int:

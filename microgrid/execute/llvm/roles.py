@@ -33,6 +33,9 @@ MOVING: tuple[Callable[..., Any], ...] = (
 MOVES = {STOP_GRADIENT, index_ops.GETITEM, index_ops.SCATTER_ADD, *(primitive_of(each) for each in MOVING)}
 """Operations that only bring elements elsewhere."""
 
+STRETCHES = 64
+"""How many stretches of an operand a row may read: each is code of its own."""
+
 Map: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 
@@ -114,6 +117,25 @@ class Given:
 Role: TypeAlias = Element | Move | Sum | Product | Given
 
 
+def runs(read: Read) -> list[tuple[int, int, bool]]:
+    """The stretches of a row that read neighbours, or one element alone: (from, first element read, is one element)."""
+    if read.index is None:
+        return [(0, 0, False)]
+    found: list[tuple[int, int, bool]] = []
+    before, apart = -1, None  # the element read last, and by how much the stretch's elements are apart
+    for at, element in enumerate(read.index.tolist()):
+        step = element - before if before >= 0 else None
+        if element >= 0:
+            if step in (0, 1) and apart in (None, step):
+                apart = step
+                found[-1] = (*found[-1][:2], step == 0)
+            else:
+                apart = None
+                found.append((at, element, False))
+        before = element
+    return found
+
+
 class Reader:
     """What nodes are, in a block of so many rows.
 
@@ -136,6 +158,12 @@ class Reader:
         return {node: role for node in nodes if (role := self.role_of(node)) is not None}
 
     def role_of(self, node: Tensor) -> Role | None:
+        """The role of a node; None also where a row would fall into too many stretches to write out."""
+        role = self.any_role_of(node)
+        many = role is not None and any(len(runs(read)) > STRETCHES for read in inputs_of(role))
+        return None if many else role
+
+    def any_role_of(self, node: Tensor) -> Role | None:
         operands = () if isinstance(node, State) else node.operands
         touched = [node, *(operand for operand in operands if operand in self.varying)]
         if is_spread_over_time(node) or not all(self.fits(each) for each in touched):
@@ -280,6 +308,15 @@ class Reader:
         if rows > 1 and self.rows > 1 and self.row_size(read.operand) != self.row_size(x):
             return None
         return Product(node, read.operand, offset, stride, weight, transposed, rows, inner, outer)
+
+
+def inputs_of(role: Role) -> list[Read]:
+    """What a node reads in a sweep."""
+    if isinstance(role, Element):
+        return [read for read in role.reads if read is not None]
+    if isinstance(role, Move):
+        return list(role.reads)
+    return [role.read] if isinstance(role, Sum) else []
 
 
 def row_size(node: Tensor, rows: int) -> int:
