@@ -86,7 +86,7 @@ def test_the_code_in_readme_runs(tmp_path):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     found = re.findall(r"^( *```python\n.*?)```", readme, re.DOTALL | re.MULTILINE)
     blocks = [textwrap.dedent(block).removeprefix("```python\n") for block in found]
-    assert len(blocks) == 10
+    assert len(blocks) == 11
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(blocks)], cwd=tmp_path, capture_output=True, text=True, check=False
     )

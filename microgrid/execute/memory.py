@@ -402,9 +402,15 @@ def rows_of_part(whole: Tensor, index: int) -> tuple[Any, ...]:
     return (slice(None),) * axis + (slice(start, start + whole.operands[index].shape[axis]),)
 
 
+LINE = 64
+"""Bytes of a cache line."""
+
+
 def raw(rows: int, row_bytes: int) -> np.ndarray[Any, Any]:
-    """Memory for so many rows."""
-    return np.empty(rows * row_bytes, np.uint8)
+    """Memory for so many rows, from the beginning of a cache line on."""
+    memory = np.empty(rows * row_bytes + LINE, np.uint8)
+    start = -memory.__array_interface__["data"][0] % LINE
+    return memory[start : start + rows * row_bytes]
 
 
 def shaped(memory: np.ndarray[Any, Any], rows: int, shape: Sequence[int], dtype: Any) -> np.ndarray[Any, Any]:

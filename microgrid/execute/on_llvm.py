@@ -24,7 +24,7 @@ from microgrid.execute.llvm.plan import Kernel, Plan, chunk_length, plan
 from microgrid.execute.llvm.products import tile
 from microgrid.execute.llvm.roles import Element, Product
 from microgrid.execute.llvm.table import Table
-from microgrid.execute.memory import Layout, is_view
+from microgrid.execute.memory import Layout, is_view, raw
 from microgrid.execute.phases import Phase
 from microgrid.graph import Graph
 from microgrid.leaves import State
@@ -217,9 +217,9 @@ class Workspace(on_numpy.Workspace):
         self.static_of = {node: Static(node, program.slots[node], number) for node, number in known.of_kind("static")}
         for (weight, transposed), number in known.of_kind("packed"):
             inner, outer = weight.shape[::-1] if transposed else weight.shape
-            put(number, np.empty(code.packed_size(TYPES[weight.dtype], inner, outer), weight.dtype))
+            put(number, raw(code.packed_size(TYPES[weight.dtype], inner, outer), weight.dtype.itemsize))
         for kind, number in known.of_kind("scratch"):
-            put(number, np.empty(self.parts * known.scratch[kind], code.DTYPES[kind]))
+            put(number, raw(self.parts * known.scratch[kind], code.BYTES[kind]))
         self.cells = {node: put(number, np.zeros(self.parts, node.dtype)) for node, number in known.of_kind("cells")}
         self.results = dict(known.of_kind("result"))
 

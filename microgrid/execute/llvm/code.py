@@ -7,8 +7,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from microgrid.execute.llvm import machine, products
 
 INT, POINTER = ctypes.c_int64, ctypes.c_void_p
@@ -16,7 +14,7 @@ KERNEL = (POINTER, INT, INT, INT, INT)
 PACK = (POINTER,)
 CONTRACT = (POINTER, INT, INT, INT)
 
-DTYPES = {"float": np.dtype(np.float32), "double": np.dtype(np.float64)}
+BYTES = {"float": 4, "double": 8}
 FUNCTIONS = ("pack", "product", "row_product", "row_product_transposed", "contract", "column_sums", "dot")
 
 

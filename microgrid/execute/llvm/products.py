@@ -1,8 +1,8 @@
 """Matrix products as LLVM IR: a recurrent network's weights are packed once a run, and read at every timestep.
 
-The blocking is that of Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008): a tile
-of the result stays in registers, the panel of B that it needs in the first cache. No function keeps anything
-between calls, so several threads may compute parts of one result.
+The blocking is that of Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008): a tile of
+the result stays in registers, the panel of B that it needs in a near cache. Nothing is kept between calls, so several
+threads may compute parts of one result.
 """
 
 from __future__ import annotations
@@ -13,21 +13,28 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 DEPTH = 512
-"""Longest stretch of the summed axis that is swept at once: a panel of so many rows fits the first cache."""
+"""Longest stretch of the summed axis that a product sweeps at once: a packed panel streams from the second cache."""
 
 STRETCH = 256
+"""The same for a contraction, which packs its panels itself: what it has packed is still in the first cache."""
 
 HEIGHT = 64
 """Rows of A that are swept at once: so many of that depth fit the second cache."""
 
 UNPACKED = 1 << 14
-"""Up to so many numbers of A are read where they stand when it is transposed: they fit the first cache."""
+"""A contraction reads its A where it stands if a stretch of it has no more numbers than this."""
 
 APART = 4
-"""Columns by which strips of A stand further apart than they are long: a power of two would crowd one part of a cache."""
+"""Columns by which packed strips of A are further apart than long: distances of a power of two crowd one cache set."""
+
+AHEAD = 16
+"""How many rows ahead a matrix that is not packed is fetched: from the third cache takes longer than a few rows."""
 
 PENDING = 8
-"""Sums that a core adds to at the same time, as each addition waits for the one before it to the same sum."""
+"""Sums that a core adds to at the same time: an addition has to wait for the one before it to the same sum."""
+
+LINE = 16
+"""Numbers in a line of a cache; of doubles, in two."""
 
 SUFFIX = {"float": "_f32", "double": "_f64"}
 
@@ -58,7 +65,7 @@ def contract_scratch(k: int, n: int, lanes: int, registers: int) -> int:
 
 
 def source(dtype: str, lanes: int, registers: int) -> str:
-    """The IR of a module of products.
+    """The IR of a module of products; it is quickest where packed matrices and scratch begin at a multiple of 64 bytes.
 
     Parameters
     ----------
@@ -85,10 +92,15 @@ class Value(NamedTuple):
 
 
 Index = Value | int
+Body = Callable[..., Sequence[Value] | None]
 
 
 def index(x: Index) -> Value:
     return x if isinstance(x, Value) else Value("i64", str(x))
+
+
+def flag(x: bool) -> Value:
+    return Value("i1", "true" if x else "false")
 
 
 class Function:
@@ -101,7 +113,8 @@ class Function:
         self.vector = f"<{lanes} x {number}>"
         self.zero = Value(self.vector, "zeroinitializer")
         self.arguments = [Value(*found) for found in re.findall(r"[(,] *(\w+)[^,]*? (%\w+)", signature)]
-        self.lines = [f"define {signature} {{", "entry:"]
+        own = " noinline" if signature.startswith("internal") else ""  # registers are for one loop at a time
+        self.lines = [f"define {signature}{own} nounwind {{", "entry:"]
         self.block = "%entry"
         self.count = 0
 
@@ -129,9 +142,9 @@ class Function:
         return index(x) if y == 0 else self.value("i64", f"add nsw {index(x)}, {index(y).name}")
 
     def subtract(self, x: Index, y: Index) -> Value:
-        return self.value("i64", f"sub nsw {index(x)}, {index(y).name}")
+        return index(x) if y == 0 else self.value("i64", f"sub nsw {index(x)}, {index(y).name}")
 
-    def multiply(self, x: Index, y: int | Value) -> Value:
+    def multiply(self, x: Index, y: Index) -> Value:
         return index(x) if y == 1 else self.value("i64", f"mul nsw {index(x)}, {index(y).name}")
 
     def smaller(self, x: Index, y: Index) -> Value:
@@ -156,7 +169,7 @@ class Function:
         """The address so many numbers behind another."""
         if offset == 0:
             return pointer
-        return self.value("ptr", f"getelementptr inbounds {self.number}, {pointer}, {index(offset)}")
+        return self.value("ptr", f"getelementptr {self.number}, {pointer}, {index(offset)}")
 
     def each(self, pointer: Value, stride: Index, count: int) -> list[Value]:
         """Addresses one stride apart, from this one on."""
@@ -172,29 +185,30 @@ class Function:
     def load_number(self, pointer: Value) -> Value:
         return self.load(pointer, self.number)
 
-    def load_first(self, pointer: Value, mask: Value) -> Value:
+    def load_lanes(self, pointer: Value, mask: Value) -> Value:
         """A vector of which only the lanes of a mask are read; the others are 0."""
-        return self.value(
-            self.vector,
-            f"call {self.vector} @llvm.masked.load.{self.overload}.p0({pointer}, i32 {self.bytes}, {mask}, {self.zero})",
-        )
+        name = f"@llvm.masked.load.{self.overload}.p0"
+        return self.value(self.vector, f"call {self.vector} {name}({pointer}, i32 {self.bytes}, {mask}, {self.zero})")
 
     def store(self, x: Value, pointer: Value) -> None:
         self.do(f"store {x}, {pointer}, align {self.bytes}")
 
     def clear(self, pointer: Value, count: Value) -> None:
-        size = self.multiply(count, self.bytes)
-        self.do(f"call void @llvm.memset.p0.i64({pointer}, i8 0, {size}, i1 false)")
+        self.call("@llvm.memset.p0.i64", pointer, Value("i8", "0"), self.multiply(count, self.bytes), flag(False))
 
     def copy(self, target: Value, origin: Value, count: Value) -> None:
-        size = self.multiply(count, self.bytes)
-        self.do(f"call void @llvm.memcpy.p0.p0.i64({target}, {origin}, {size}, i1 false)")
+        self.call("@llvm.memcpy.p0.p0.i64", target, origin, self.multiply(count, self.bytes), flag(False))
+
+    def prefetch(self, row: Value, count: int, is_written: bool) -> None:
+        """Has numbers fetched that will soon be used, fewer than two lines of a cache hold; they need not exist."""
+        for place in (row, self.at(row, count - 1)):
+            self.do(f"call void @llvm.prefetch.p0({place}, i32 {int(is_written)}, i32 3, i32 1)")
 
     # numbers and vectors
 
     @property
     def overload(self) -> str:
-        """What LLVM appends to the name of an intrinsic on vectors."""
+        """How the name of an intrinsic on vectors ends."""
         return f"v{self.lanes}{SUFFIX[self.number][1:]}"
 
     def splat(self, x: Value) -> Value:
@@ -210,11 +224,11 @@ class Function:
         return self.value(x.type, f"call {x.type} @llvm.fmuladd.{overload}({x}, {y}, {z})")
 
     def folded(self, x: Value, y: Value, distance: int) -> Value:
-        """A vector of sums of two lanes that are so far apart: of x where this bit of the lane is 0, and of y."""
+        """Sums of two lanes that are so far apart: of x where this bit of the lane's number is 0, of y elsewhere."""
         low = [i + self.lanes - distance if i & distance else i for i in range(self.lanes)]
         parts = []
-        for order in (low, [i + distance for i in low]):
-            mask = ", ".join(f"i32 {i}" for i in order)
+        for lanes in (low, [i + distance for i in low]):
+            mask = ", ".join(f"i32 {i}" for i in lanes)
             parts.append(self.value(self.vector, f"shufflevector {x}, {y}, <{self.lanes} x i32> <{mask}>"))
         return self.plus(*parts)
 
@@ -232,57 +246,49 @@ class Function:
     def first_lanes(self, count: Value) -> Value:
         """The mask of so many lanes, or of all."""
         lanes = ", ".join(f"i64 {i}" for i in range(self.lanes))
-        counts = self.splat(count)
-        return self.value(f"<{self.lanes} x i1>", f"icmp sgt {counts}, <{lanes}>")
+        return self.value(f"<{self.lanes} x i1>", f"icmp sgt {self.splat(count)}, <{lanes}>")
 
     # control
 
-    def loop(
-        self,
-        start: Index,
-        stop: Index,
-        step: int,
-        carried: Sequence[Value],
-        body: Callable[..., Sequence[Value] | None],
-    ) -> list[Value]:
-        """Runs `body(index, *carried)` while the index is below a bound; the body returns what the next round carries.
+    def loop(self, start: Index, stop: Index, step: int, carried: Sequence[Value], body: Body) -> list[Value]:
+        """Runs `body(i, *carried)` as long as i < stop; returns what is carried out, which the body returns.
 
-        The test stands at the end of a round, as the processor's branch does.
+        The test stands at the end of a round, as it does in machine code.
         """
-        inside, after = self.name(), self.name()
-        before = self.block
-        counter = Value("i64", self.name())
-        inner = [Value(x.type, self.name()) for x in carried]
+        inside, after, before = self.name(), self.name(), self.block
+        i, *inner = (Value(x.type, self.name()) for x in (index(start), *carried))
         self.do(f"br {self.compare('slt', start, stop)}, label {inside}, label {after}")
         self.enter(inside)
         top = len(self.lines)
-        following = list(body(counter, *inner) or ())
-        end = self.add(counter, step)
+        following = list(body(i, *inner) or ())
+        end = self.add(i, step)
         self.do(f"br {self.compare('slt', end, stop)}, label {inside}, label {after}")
         self.lines[top:top] = [
             f"  {x.name} = phi {x.type} [ {first.name}, {before} ], [ {next.name}, {self.block} ]"
-            for x, first, next in zip([counter, *inner], [index(start), *carried], [end, *following], strict=True)
+            for x, first, next in zip([i, *inner], [index(start), *carried], [end, *following], strict=True)
         ]
-        return self.join(after, before, carried, following)
-
-    def when(
-        self, condition: Value, body: Callable[[], Sequence[Value] | None], otherwise: Sequence[Value] = ()
-    ) -> list[Value]:
-        """What the body returns where the condition holds, and other values where it does not."""
-        inside, after = self.name(), self.name()
-        before = self.block
-        self.do(f"br {condition}, label {inside}, label {after}")
-        self.enter(inside)
-        found = list(body() or ())
-        self.do(f"br label {after}")
-        return self.join(after, before, otherwise, found)
-
-    def join(self, label: str, before: str, left: Sequence[Value], right: Sequence[Value]) -> list[Value]:
         came = self.block
-        self.enter(label)
+        self.enter(after)
+        return self.joined(carried, before, following, came)
+
+    def choose(self, condition: Value, yes: Body, no: Body = lambda: None) -> list[Value]:
+        """What one of two bodies returns."""
+        labels, after = [self.name(), self.name()], self.name()
+        self.do(f"br {condition}, label {labels[0]}, label {labels[1]}")
+        found, ends = [], []
+        for label, body in zip(labels, (yes, no), strict=True):
+            self.enter(label)
+            found.append(body() or ())
+            self.do(f"br label {after}")
+            ends.append(self.block)
+        self.enter(after)
+        return self.joined(found[0], ends[0], found[1], ends[1])
+
+    def joined(self, xs: Sequence[Value], left: str, ys: Sequence[Value], right: str) -> list[Value]:
+        """Values that depend on which of two blocks came before."""
         return [
-            self.value(x.type, f"phi {x.type} [ {x.name}, {before} ], [ {y.name}, {came} ]")
-            for x, y in zip(left, right, strict=True)
+            self.value(x.type, f"phi {x.type} [ {x.name}, {left} ], [ {y.name}, {right} ]")
+            for x, y in zip(xs, ys, strict=True)
         ]
 
     def enter(self, label: str) -> None:
@@ -302,28 +308,27 @@ class Products:
     tile: Tile
 
     def source(self) -> str:
-        vector, one = f"<{self.lanes} x {self.number}>", SUFFIX[self.number][1:]
-        many = f"v{self.lanes}{one}"
-        heights = self.heights
+        vector, number = f"<{self.lanes} x {self.number}>", self.number
+        one, many = SUFFIX[number][1:], f"v{self.lanes}{SUFFIX[number][1:]}"
         return "\n".join(
             [
                 "declare i64 @llvm.smin.i64(i64, i64)",
                 "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)",
                 "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)",
-                f"declare {self.number} @llvm.fmuladd.{one}({self.number}, {self.number}, {self.number})",
+                "declare void @llvm.prefetch.p0(ptr, i32, i32, i32)",
+                f"declare {number} @llvm.fmuladd.{one}({number}, {number}, {number})",
                 f"declare {vector} @llvm.fmuladd.{many}({vector}, {vector}, {vector})",
                 f"declare {vector} @llvm.masked.load.{many}.p0(ptr, i32, <{self.lanes} x i1>, {vector})",
-                f"@one = internal constant {self.number} 1.0",
-                *(self.tile_product(rows, vectors) for rows in heights[:-1] for vectors in (2, 3)),
-                self.tile_product(1, 3),
+                f"@one = internal constant {number} 1.0",
+                *(self.tile_product(rows, vectors) for rows in self.heights for vectors in self.widths(rows)),
                 self.packing_tile_product(),
-                self.kept(),
+                self.part_of_a_tile(),
                 self.panel_product(),
                 self.product(),
-                self.panel_copy(),
-                self.pack(),
-                self.strips_copy(),
                 self.contract(),
+                self.pack(),
+                self.panel_copy(),
+                self.strips_copy(),
                 self.rows_sum(),
                 self.row_product(),
                 self.column_sums(),
@@ -335,15 +340,19 @@ class Products:
     def function(self, signature: str) -> Function:
         return Function(signature, self.number, self.lanes)
 
-    def public(self, result: str, name: str, arguments: str) -> Function:
-        return self.function(f"{result} @mg_{name}{SUFFIX[self.number]}({arguments}) nounwind")
+    def external(self, name: str, arguments: str, result: str = "void") -> Function:
+        return self.function(f"{result} @mg_{name}{SUFFIX[self.number]}({arguments})")
+
+    # tiles
 
     @property
     def heights(self) -> list[int]:
-        """The rows of the tiles there are: the remainder of a full tile is not worth more than a few of them."""
+        """The rows of the tiles there are: fewer than four have no tile for each number of them."""
         return [self.tile.rows, 4, 1] if self.tile.rows > 4 else [4, 1]
 
-    # tiles
+    def widths(self, rows: int) -> list[int]:
+        """The vectors in a row of tiles of that height: narrower ones would take as long, waiting for sums."""
+        return [2, 3] if 2 * rows >= PENDING else [3]
 
     def tile_product(self, rows: int, vectors: int) -> str:
         """C = or += A B for a few rows of A and the first vectors of a packed panel of B.
@@ -352,103 +361,102 @@ class Products:
         """
         f = self.function(
             f"internal void @tile_{rows}x{vectors}(i64 %k, ptr noalias readonly %a, i64 %a_row, i64 %a_step, "
-            "ptr noalias readonly %b, ptr noalias %c, i64 %c_row, i1 %accumulate) noinline nounwind"
+            "ptr noalias readonly %b, ptr noalias %c, i64 %c_row, i1 %accumulate)"
         )
         k, a, a_row, a_step, b, c, c_row, accumulate = f.arguments
-        results = self.tile_places(f, c, c_row, rows, vectors)
-        sums = self.tile_start(f, results, accumulate)
-        below = self.row_offsets(f, a_row, rows)
-        sets = 1  # few sums take turns with others, which are added at the end
-        while rows * vectors * sets < PENDING:
+        lines = f.each(c, c_row, rows)
+        for line in lines:
+            f.prefetch(line, vectors * self.lanes, is_written=True)
+        offsets = self.row_offsets(f, a_row, rows)
+        sums = rows * vectors
+        sets = 1  # few sums take turns with others, which are added to them at the end
+        while sums * sets < PENDING:
             sets *= 2
 
-        def rounds(count: int) -> Callable[..., list[Value]]:
-            def body(_: Value, a: Value, b: Value, *sums: Value) -> list[Value]:
-                turns = [list(sums[i : i + len(results)]) for i in range(0, len(sums), len(results))]
-                for turn in range(count):
+        def rounds(count: int) -> Body:
+            def body(_: Value, a: Value, b: Value, *before: Value) -> list[Value]:
+                after = list(before)
+                for first in range(0, count * sums, sums):
                     row = [f.load(x) for x in f.each(b, self.lanes, vectors)]
-                    turns[turn] = self.tile_step(f, a, below, row, turns[turn])
+                    after[first : first + sums] = self.step(f, a, offsets, row, before[first : first + sums])
                     a, b = f.at(a, a_step), f.at(b, self.tile.columns)
-                return [a, b, *(x for turn in turns for x in turn)]
+                return [a, b, *after]
 
             return body
 
         whole = f.floor(k, sets)
-        carried = f.loop(0, whole, sets, [a, b, *sums, *[f.zero] * (len(sums) * (sets - 1))], rounds(sets))
+        carried = f.loop(0, whole, sets, [a, b, *[f.zero] * (sums * sets)], rounds(sets))
         if sets > 1:
             carried = f.loop(whole, k, 1, carried, rounds(1))
-        sums = carried[2:]
-        while len(sums) > len(results):
-            half = len(sums) // 2
-            sums = [f.plus(x, y) for x, y in zip(sums[:half], sums[half:], strict=True)]
-        for x, place in zip(sums, results, strict=True):
-            f.store(x, place)
+        found = carried[2:]
+        while len(found) > sums:
+            half = len(found) // 2
+            found = [f.plus(x, y) for x, y in zip(found[:half], found[half:], strict=True)]
+        self.put_all(f, found, [place for line in lines for place in f.each(line, self.lanes, vectors)], accumulate)
         return f.text()
 
     def packing_tile_product(self) -> str:
-        """The full tile's product with a panel of B that is not yet packed, and is on the way: that costs no time."""
-        rows, vectors = self.tile.rows, 3
+        """The same for a full tile and a panel of B that is packed on the way, which takes no time of its own."""
         f = self.function(
             "internal void @packing_tile(i64 %k, ptr noalias readonly %a, i64 %a_row, i64 %a_step, "
-            "ptr noalias readonly %b, i64 %b_row, ptr noalias %packed, ptr noalias %c, i64 %c_row, i1 %accumulate) "
-            "noinline nounwind"
+            "ptr noalias readonly %b, i64 %b_row, ptr noalias %packed, ptr noalias %c, i64 %c_row, i1 %accumulate)"
         )
         k, a, a_row, a_step, b, b_row, packed, c, c_row, accumulate = f.arguments
-        results = self.tile_places(f, c, c_row, rows, vectors)
-        below = self.row_offsets(f, a_row, rows)
+        lines = f.each(c, c_row, self.tile.rows)
+        for line in lines:
+            f.prefetch(line, self.tile.columns, is_written=True)
+        offsets = self.row_offsets(f, a_row, self.tile.rows)
+        far = f.multiply(b_row, AHEAD)
 
         def body(_: Value, a: Value, b: Value, packed: Value, *sums: Value) -> list[Value]:
-            row = [f.load(x) for x in f.each(b, self.lanes, vectors)]
-            for x, place in zip(row, f.each(packed, self.lanes, vectors), strict=True):
+            f.prefetch(f.at(b, far), self.tile.columns, is_written=False)
+            row = [f.load(x) for x in f.each(b, self.lanes, 3)]
+            for x, place in zip(row, f.each(packed, self.lanes, 3), strict=True):
                 f.store(x, place)
-            sums_now = self.tile_step(f, a, below, row, sums)
-            return [f.at(a, a_step), f.at(b, b_row), f.at(packed, self.tile.columns), *sums_now]
+            after = self.step(f, a, offsets, row, sums)
+            return [f.at(a, a_step), f.at(b, b_row), f.at(packed, self.tile.columns), *after]
 
-        carried = f.loop(0, k, 1, [a, b, packed, *self.tile_start(f, results, accumulate)], body)
-        for x, place in zip(carried[3:], results, strict=True):
-            f.store(x, place)
+        found = f.loop(0, k, 1, [a, b, packed, *[f.zero] * (3 * self.tile.rows)], body)[3:]
+        self.put_all(f, found, [place for line in lines for place in f.each(line, self.lanes, 3)], accumulate)
         return f.text()
-
-    def tile_places(self, f: Function, c: Value, c_row: Value, rows: int, vectors: int) -> list[Value]:
-        return [place for row in f.each(c, c_row, rows) for place in f.each(row, self.lanes, vectors)]
-
-    def tile_start(self, f: Function, places: list[Value], accumulate: Value) -> list[Value]:
-        return f.when(accumulate, lambda: [f.load(place) for place in places], [f.zero] * len(places))
 
     def row_offsets(self, f: Function, a_row: Value, rows: int) -> list[Index]:
         return [0, *(f.multiply(a_row, i) for i in range(1, rows))]
 
-    def tile_step(
-        self, f: Function, a: Value, below: list[Index], row: list[Value], sums: Sequence[Value]
-    ) -> list[Value]:
-        """The sums and the products of a column of A with a row of B."""
+    def step(self, f: Function, a: Value, offsets: list[Index], row: list[Value], sums: Sequence[Value]) -> list[Value]:
+        """A tile's sums, to which the products of a column of A with a row of B are added."""
         found = []
-        for i, offset in enumerate(below):
+        for i, offset in enumerate(offsets):
             x = f.splat(f.load_number(f.at(a, offset)))
-            found += [f.multiply_add(x, y, sums[i * len(row) + v]) for v, y in enumerate(row)]
+            found += [f.multiply_add(x, y, sums[i * len(row) + j]) for j, y in enumerate(row)]
         return found
 
-    # sweeps
+    def put_all(self, f: Function, xs: Sequence[Value], places: Sequence[Value], accumulate: Value) -> None:
+        """Stores values, or adds them to what stands there."""
+        pairs = list(zip(xs, places, strict=True))
+        results = f.choose(accumulate, lambda: [f.plus(x, f.load(place, x.type)) for x, place in pairs], lambda: xs)
+        for x, place in zip(results, places, strict=True):
+            f.store(x, place)
 
-    def kept(self) -> str:
-        """Stores, or adds, the part of a tile that a result has room for."""
+    def part_of_a_tile(self) -> str:
+        """Puts that part of a tile where it belongs that the result has room for."""
         f = self.function(
-            "internal void @keep(i64 %rows, i64 %width, ptr noalias readonly %spare, ptr noalias %c, i64 %c_row, "
-            "i1 %accumulate) noinline nounwind"
+            "internal void @put_part(i64 %rows, i64 %width, ptr noalias readonly %spare, ptr noalias %c, i64 %c_row, "
+            "i1 %accumulate)"
         )
         rows, width, spare, c, c_row, accumulate = f.arguments
 
         def row(_: Value, spare: Value, c: Value) -> list[Value]:
-            f.loop(0, width, 1, [], lambda j: self.put(f, f.load_number(f.at(spare, j)), f.at(c, j), accumulate))
+            def number(j: Value) -> None:
+                self.put_all(f, [f.load_number(f.at(spare, j))], [f.at(c, j)], accumulate)
+
+            f.loop(0, width, 1, [], number)
             return [f.at(spare, self.tile.columns), f.at(c, c_row)]
 
         f.loop(0, rows, 1, [spare, c], row)
         return f.text()
 
-    def put(self, f: Function, x: Value, place: Value, accumulate: Value) -> None:
-        """Stores a value, or adds it to what stands there."""
-        zero = f.zero if x.type == f.vector else Value(x.type, "0.0")
-        f.store(f.plus(x, *f.when(accumulate, lambda: [f.load(place, x.type)], [zero])), place)
+    # sweeps
 
     def panel_product(self) -> str:
         """C = or += A B for a packed panel of B, of which `width` columns are stored.
@@ -457,121 +465,153 @@ class Products:
         """
         full, columns = self.tile.rows, self.tile.columns
         f = self.function(
-            "internal void @panel(i64 %m, i64 %width, i64 %k, ptr noalias readonly %a, i64 %a_row, i64 %a_step, "
-            "i64 %a_strip, ptr noalias readonly %b, ptr noalias %c, i64 %c_row, i1 %accumulate) noinline nounwind"
+            "internal void @panel_product(i64 %m, i64 %width, i64 %k, ptr noalias readonly %a, i64 %a_row, "
+            "i64 %a_step, i64 %a_strip, ptr noalias readonly %b, ptr noalias %c, i64 %c_row, i1 %accumulate)"
         )
         m, width, k, a, a_row, a_step, a_strip, b, c, c_row, accumulate = f.arguments
         spare = f.value("ptr", f"alloca [{full * columns} x {self.number}], align 64")
-        narrow = f.compare("sle", width, 2 * self.lanes)
+        is_narrow = f.compare("sle", width, 2 * self.lanes)
         start: Index = 0
         for height in self.heights:
             stop = f.add(start, f.floor(f.subtract(m, start), height))
-            if height > 1:
-                function = f.select(narrow, *(Value("ptr", f"@tile_{height}x{vectors}") for vectors in (2, 3)))
-                written = f.select(narrow, 2 * self.lanes, columns)
-            else:
-                function, written = Value("ptr", "@tile_1x3"), index(columns)
-            ragged = f.compare("ne", width, written)
-            added = f.select(ragged, Value("i1", "false"), accumulate)
-            row = f.select(ragged, columns, c_row)
+            tiles = [Value("ptr", f"@tile_{height}x{vectors}") for vectors in self.widths(height)]
+            function = f.select(is_narrow, tiles[0], tiles[-1])
+            is_part = f.compare("ne", width, f.select(is_narrow, self.widths(height)[0] * self.lanes, columns))
 
-            def strip(_: Value, a: Value, c: Value) -> list[Value]:
-                f.call(function.name, k, a, a_row, a_step, b, f.select(ragged, spare, c), row, added)
-                f.when(ragged, lambda: f.call("@keep", height, width, spare, c, c_row, accumulate))
-                return [
-                    f.at(a, a_strip if height == full else f.multiply(a_row, height)),
-                    f.at(c, f.multiply(c_row, height)),
-                ]
+            def strip(
+                _: Value, a: Value, c: Value, height: int = height, tile: str = function.name, is_part: Value = is_part
+            ) -> list[Value]:
+                def part() -> None:
+                    f.call(tile, k, a, a_row, a_step, b, spare, columns, flag(False))
+                    f.call("@put_part", height, width, spare, c, c_row, accumulate)
+
+                f.choose(is_part, part, lambda: f.call(tile, k, a, a_row, a_step, b, c, c_row, accumulate))
+                below = a_strip if height == full else f.multiply(a_row, height)
+                return [f.at(a, below), f.at(c, f.multiply(c_row, height))]
 
             a, c = f.loop(start, stop, height, [a, c], strip)
             start = stop
         return f.text()
 
     def product(self) -> str:
-        columns = self.tile.columns
-        f = self.public(
-            "void",
+        f = self.external(
             "product",
-            "i64 %m, i64 %n, i64 %k, ptr noalias readonly %a, i64 %a_row, ptr noalias readonly %packed, ptr noalias %c, "
-            "i64 %c_row, i1 %accumulate",
+            "i64 %m, i64 %n, i64 %k, ptr noalias readonly %a, i64 %a_row, ptr noalias readonly %packed, "
+            "ptr noalias %c, i64 %c_row, i1 %accumulate",
         )
         m, n, k, a, a_row, packed, c, c_row, accumulate = f.arguments
-        strip = f.multiply(a_row, self.tile.rows)
-        panel_size = f.multiply(k, columns)
+        columns = self.tile.columns
+        a_strip, panel_size = f.multiply(a_row, self.tile.rows), f.multiply(k, columns)
 
-        def stretch(p: Value, added: Value) -> list[Value]:
+        def stretch(p: Value, accumulate: Value) -> list[Value]:
             depth = f.smaller(f.subtract(k, p), DEPTH)
-            part = f.at(packed, f.multiply(p, columns))
+            first = f.at(packed, f.multiply(p, columns))
 
             def block(i: Value) -> None:
                 height = f.smaller(f.subtract(m, i), HEIGHT)
-                rows = f.at(f.at(a, f.multiply(i, a_row)), p)
-                results = f.at(c, f.multiply(i, c_row))
+                left, result = f.at(f.at(a, f.multiply(i, a_row)), p), f.at(c, f.multiply(i, c_row))
 
-                def panel(j: Value, b: Value) -> list[Value]:
+                def panel(j: Value, b: Value, c: Value) -> list[Value]:
                     width = f.smaller(f.subtract(n, j), columns)
-                    f.call("@panel", height, width, depth, rows, a_row, 1, strip, b, f.at(results, j), c_row, added)
-                    return [f.at(b, panel_size)]
+                    f.call("@panel_product", height, width, depth, left, a_row, 1, a_strip, b, c, c_row, accumulate)
+                    return [f.at(b, panel_size), f.at(c, columns)]
 
-                f.loop(0, n, columns, [part], panel)
+                f.loop(0, n, columns, [first, result], panel)
 
             f.loop(0, m, HEIGHT, [], block)
-            return [Value("i1", "true")]
+            return [flag(True)]
 
         f.loop(0, k, DEPTH, [accumulate], stretch)
         return f.text()
 
     def contract(self) -> str:
-        full, columns = self.tile.rows, self.tile.columns
-        f = self.public(
-            "void",
+        f = self.external(
             "contract",
             "i64 %p, i64 %k, i64 %n, ptr noalias readonly %a, i64 %a_row, ptr noalias readonly %g, i64 %g_row, "
             "ptr noalias %c, i64 %c_row, ptr noalias %scratch",
         )
         p, k, n, a, a_row, g, g_row, c, c_row, scratch = f.arguments
+        full, columns = self.tile.rows, self.tile.columns
         strips = f.at(scratch, STRETCH * columns)
+        has_strips = f.compare("sge", k, full)
         below = f.multiply(c_row, full)
 
-        def stretch(start: Value, a: Value, g: Value, added: Value) -> list[Value]:
+        def stretch(start: Value, a: Value, g: Value, accumulate: Value) -> list[Value]:
             depth = f.smaller(f.subtract(p, start), STRETCH)
-            large = f.compare("sgt", f.multiply(depth, k), UNPACKED)
-            f.when(large, lambda: f.call("@copy_strips", a, a_row, depth, k, strips))
-            here = f.select(large, strips, a)
-            step = f.select(large, full, a_row)
-            strip = f.select(large, f.multiply(f.add(depth, APART), full), full)
-            is_high = f.compare("sge", k, full)
+            is_large = f.compare("sgt", f.multiply(depth, k), UNPACKED)
+            f.choose(is_large, lambda: f.call("@copy_strips", a, a_row, depth, k, strips))
+            left = f.select(is_large, strips, a)
+            step = f.select(is_large, full, a_row)
+            strip = f.select(is_large, f.multiply(f.add(depth, APART), full), full)
 
-            def panel(j: Value) -> None:
+            def panel(j: Value, g: Value, c: Value) -> list[Value]:
                 width = f.smaller(f.subtract(n, j), columns)
-                origin, result = f.at(g, j), f.at(c, j)
 
                 def first_strip() -> list[Value]:
-                    f.call("@packing_tile", depth, here, 1, step, origin, g_row, scratch, result, c_row, added)
-                    return [f.subtract(k, full), f.at(here, strip), f.at(result, below)]
+                    f.call("@packing_tile", depth, left, 1, step, g, g_row, scratch, c, c_row, accumulate)
+                    return [f.subtract(k, full), f.at(left, strip), f.at(c, below)]
 
-                on_the_way = f.both(is_high, f.compare("eq", width, columns))
-                rows, left, result = f.when(on_the_way, first_strip, [k, here, result])
-                before = f.value("i1", f"xor {on_the_way}, true")
-                f.when(before, lambda: f.call("@copy_panel", origin, g_row, depth, width, scratch))
-                f.call("@panel", rows, width, depth, left, 1, step, strip, scratch, result, c_row, added)
+                def no_strip() -> list[Value]:
+                    f.call("@copy_panel", g, g_row, depth, width, scratch)
+                    return [k, left, c]
 
-            f.loop(0, n, columns, [], panel)
-            return [f.at(a, f.multiply(a_row, STRETCH)), f.at(g, f.multiply(g_row, STRETCH)), Value("i1", "true")]
+                is_whole = f.both(has_strips, f.compare("eq", width, columns))
+                rows, rest, result = f.choose(is_whole, first_strip, no_strip)
+                f.call("@panel_product", rows, width, depth, rest, 1, step, strip, scratch, result, c_row, accumulate)
+                return [f.at(g, columns), f.at(c, columns)]
 
-        f.loop(0, p, STRETCH, [a, g, Value("i1", "false")], stretch)
+            f.loop(0, n, columns, [g, c], panel)
+            return [f.at(a, f.multiply(a_row, STRETCH)), f.at(g, f.multiply(g_row, STRETCH)), flag(True)]
+
+        f.loop(0, p, STRETCH, [a, g, flag(False)], stretch)
         return f.text()
 
     # packing
 
+    def pack(self) -> str:
+        f = self.external(
+            "pack",
+            "ptr noalias readonly %b, i64 %row_stride, i64 %column_stride, i64 %k, i64 %n, ptr noalias %packed",
+        )
+        b, row_stride, column_stride, k, n, packed = f.arguments
+        columns = self.tile.columns
+        is_of_rows = f.compare("eq", column_stride, 1)
+        size = f.multiply(k, columns)
+
+        def panel(j: Value, b: Value, packed: Value) -> list[Value]:
+            width = f.smaller(f.subtract(n, j), columns)
+
+            def turned() -> None:
+                f.choose(f.compare("slt", width, columns), lambda: f.clear(packed, size))
+                f.loop(0, k, LINE, [b, packed], lines)
+
+            def lines(p: Value, b: Value, packed: Value) -> list[Value]:
+                count = f.smaller(f.subtract(k, p), LINE)
+
+                def line(_: Value, b: Value, packed: Value) -> list[Value]:
+                    f.loop(0, count, 1, [b, packed], number)
+                    return [f.at(b, column_stride), f.at(packed, 1)]
+
+                f.loop(0, width, 1, [b, packed], line)
+                return [f.at(b, f.multiply(row_stride, LINE)), f.at(packed, LINE * columns)]
+
+            def number(_: Value, b: Value, packed: Value) -> list[Value]:
+                f.store(f.load_number(b), packed)
+                return [f.at(b, row_stride), f.at(packed, columns)]
+
+            f.choose(is_of_rows, lambda: f.call("@copy_panel", b, row_stride, k, width, packed), turned)
+            return [f.at(b, f.multiply(column_stride, columns)), f.at(packed, size)]
+
+        f.loop(0, n, columns, [b, packed], panel)
+        return f.text()
+
     def panel_copy(self) -> str:
         """Copies up to a panel's columns of a matrix of rows; those that lack are 0."""
-        columns = self.tile.columns
         f = self.function(
-            "internal void @copy_panel(ptr noalias readonly %b, i64 %b_row, i64 %k, i64 %width, ptr noalias %packed) "
-            "noinline nounwind"
+            "internal void @copy_panel(ptr noalias readonly %b, i64 %b_row, i64 %k, i64 %width, ptr noalias %packed)"
         )
         b, b_row, k, width, packed = f.arguments
+        columns = self.tile.columns
 
         def row(_: Value, b: Value, packed: Value) -> list[Value]:
             f.store(f.load(b, f"<{columns} x {self.number}>"), packed)
@@ -581,182 +621,141 @@ class Products:
             f.copy(packed, b, width)
             return [f.at(b, b_row), f.at(packed, columns)]
 
-        def padded() -> None:
+        def parts() -> None:
             f.clear(packed, f.multiply(k, columns))
             f.loop(0, k, 1, [b, packed], part)
 
-        whole = f.compare("eq", width, columns)
-        f.when(whole, lambda: f.loop(0, k, 1, [b, packed], row) and None)
-        f.when(f.value("i1", f"xor {whole}, true"), padded)
-        return f.text()
+        def rows() -> None:
+            f.loop(0, k, 1, [b, packed], row)
 
-    def pack(self) -> str:
-        columns, line = self.tile.columns, 16  # numbers of a column that lie in one line of a cache
-        f = self.public(
-            "void",
-            "pack",
-            "ptr noalias readonly %b, i64 %row_stride, i64 %column_stride, i64 %k, i64 %n, ptr noalias %packed",
-        )
-        b, row_stride, column_stride, k, n, packed = f.arguments
-        is_rows = f.compare("eq", column_stride, 1)
-        size = f.multiply(k, columns)
-
-        def panel(j: Value, b: Value, packed: Value) -> list[Value]:
-            width = f.smaller(f.subtract(n, j), columns)
-
-            def turned() -> None:
-                f.when(f.compare("slt", width, columns), lambda: f.clear(packed, size))
-                f.loop(0, k, line, [b, packed], rows)
-
-            def rows(p: Value, b: Value, packed: Value) -> list[Value]:
-                count = f.smaller(f.subtract(k, p), line)
-
-                def column(_: Value, b: Value, packed: Value) -> list[Value]:
-                    f.loop(0, count, 1, [b, packed], number)
-                    return [f.at(b, column_stride), f.at(packed, 1)]
-
-                f.loop(0, width, 1, [b, packed], column)
-                return [f.at(b, f.multiply(row_stride, line)), f.at(packed, columns * line)]
-
-            def number(_: Value, b: Value, packed: Value) -> list[Value]:
-                f.store(f.load_number(b), packed)
-                return [f.at(b, row_stride), f.at(packed, columns)]
-
-            f.when(is_rows, lambda: f.call("@copy_panel", b, row_stride, k, width, packed))
-            f.when(f.value("i1", f"xor {is_rows}, true"), turned)
-            return [f.at(b, f.multiply(column_stride, columns)), f.at(packed, size)]
-
-        f.loop(0, n, columns, [b, packed], panel)
+        f.choose(f.compare("eq", width, columns), rows, parts)
         return f.text()
 
     def strips_copy(self) -> str:
         """Copies a matrix, transposed, into strips of as many rows as a tile has."""
-        full = self.tile.rows
         f = self.function(
-            "internal void @copy_strips(ptr noalias readonly %a, i64 %a_row, i64 %depth, i64 %k, ptr noalias %strips) "
-            "noinline nounwind"
+            "internal void @copy_strips(ptr noalias readonly %a, i64 %a_row, i64 %depth, i64 %k, ptr noalias %strips)"
         )
         a, a_row, depth, k, strips = f.arguments
+        full = self.tile.rows
         whole = f.floor(k, full)
         rest = f.subtract(k, whole)
-        strip_size = f.multiply(f.add(depth, APART), full)
+        size = f.multiply(f.add(depth, APART), full)
 
-        def row(_: Value, a: Value, strips: Value) -> list[Value]:
+        def column(_: Value, a: Value, strips: Value) -> list[Value]:
             def piece(_: Value, origin: Value, target: Value) -> list[Value]:
                 f.store(f.load(origin, f"<{full} x {self.number}>"), target)
-                return [f.at(origin, full), f.at(target, strip_size)]
+                return [f.at(origin, full), f.at(target, size)]
 
             origin, target = f.loop(0, whole, full, [a, strips], piece)
-            f.when(f.compare("ne", rest, 0), lambda: f.copy(target, origin, rest))
+            f.choose(f.compare("ne", rest, 0), lambda: f.copy(target, origin, rest))
             return [f.at(a, a_row), f.at(strips, full)]
 
-        f.loop(0, depth, 1, [a, strips], row)
+        f.loop(0, depth, 1, [a, strips], column)
         return f.text()
 
-    # one row
+    # single rows
 
     def rows_sum(self) -> str:
-        """c += a B for a row of numbers, a_step apart, and a matrix of rows."""
+        """c += a B for numbers that are a_step apart and a matrix of rows."""
         f = self.function(
             "internal void @add_rows(i64 %n, i64 %k, ptr noalias readonly %a, i64 %a_step, ptr noalias readonly %b, "
-            "i64 %b_row, ptr noalias %c) noinline nounwind"
+            "i64 %b_row, ptr noalias %c)"
         )
         n, k, a, a_step, b, b_row, c = f.arguments
-        whole = f.floor(n, self.lanes)
+        whole, together = f.floor(n, self.lanes), f.floor(k, 4)
 
-        def rows(count: int) -> Callable[..., list[Value]]:
+        def rows(count: int) -> Body:
             def body(_: Value, a: Value, b: Value) -> list[Value]:
                 weights = [f.load_number(x) for x in f.each(a, a_step, count)]
-                many = [f.splat(x) for x in weights]
-                places = f.each(b, b_row, count)
+                lines = f.each(b, b_row, count)
 
                 def columns(weights: list[Value]) -> Callable[[Value], None]:
-                    def column(j: Value) -> None:
-                        total = f.load(f.at(c, j), weights[0].type)
-                        for x, place in zip(weights, places, strict=True):
-                            total = f.multiply_add(x, f.load(f.at(place, j), x.type), total)
-                        f.store(total, f.at(c, j))
+                    def some(j: Value) -> None:
+                        place = f.at(c, j)
+                        total = f.load(place, weights[0].type)
+                        for x, line in zip(weights, lines, strict=True):
+                            total = f.multiply_add(x, f.load(f.at(line, j), x.type), total)
+                        f.store(total, place)
 
-                    return column
+                    return some
 
-                f.loop(0, whole, self.lanes, [], columns(many))
+                f.loop(0, whole, self.lanes, [], columns([f.splat(x) for x in weights]))
                 f.loop(whole, n, 1, [], columns(weights))
                 return [f.at(a, f.multiply(a_step, count)), f.at(b, f.multiply(b_row, count))]
 
             return body
 
-        together = f.floor(k, 4)
         carried = f.loop(0, together, 4, [a, b], rows(4))
         f.loop(together, k, 1, carried, rows(1))
         return f.text()
 
     def row_product(self) -> str:
-        f = self.public(
-            "void",
+        f = self.external(
             "row_product",
-            "i64 %n, i64 %k, ptr noalias readonly %a, ptr noalias readonly %b, i64 %b_row, ptr noalias %c, i1 %accumulate",
+            "i64 %n, i64 %k, ptr noalias readonly %a, ptr noalias readonly %b, i64 %b_row, ptr noalias %c, "
+            "i1 %accumulate",
         )
         n, k, a, b, b_row, c, accumulate = f.arguments
-        f.when(f.value("i1", f"xor {accumulate}, true"), lambda: f.clear(c, n))
+        f.choose(accumulate, lambda: None, lambda: f.clear(c, n))
         f.call("@add_rows", n, k, a, 1, b, b_row, c)
         return f.text()
 
     def column_sums(self) -> str:
-        f = self.public("void", "column_sums", "i64 %p, i64 %n, ptr noalias readonly %g, i64 %g_row, ptr noalias %c")
+        f = self.external("column_sums", "i64 %p, i64 %n, ptr noalias readonly %g, i64 %g_row, ptr noalias %c")
         p, n, g, g_row, c = f.arguments
         f.clear(c, n)
         f.call("@add_rows", n, p, Value("ptr", "@one"), 0, g, g_row, c)
         return f.text()
 
     def dot(self) -> str:
-        f = self.public(self.number, "dot", "i64 %n, ptr noalias readonly %a, ptr noalias readonly %b")
+        f = self.external("dot", "i64 %n, ptr noalias readonly %a, ptr noalias readonly %b", self.number)
         n, a, b = f.arguments
-        count = 4
+        whole = f.floor(n, 4 * self.lanes)
 
-        def several(p: Value, *sums: Value) -> list[Value]:
-            left, right = (f.each(f.at(x, p), self.lanes, count) for x in (a, b))
-            return [f.multiply_add(f.load(x), f.load(y), s) for x, y, s in zip(left, right, sums, strict=True)]
+        def four(p: Value, *sums: Value) -> list[Value]:
+            xs, ys = (f.each(f.at(start, p), self.lanes, 4) for start in (a, b))
+            return [f.multiply_add(f.load(x), f.load(y), total) for x, y, total in zip(xs, ys, sums, strict=True)]
 
         def rest(p: Value, total: Value) -> list[Value]:
             mask = f.first_lanes(f.subtract(n, p))
-            x, y = (f.load_first(f.at(x, p), mask) for x in (a, b))
+            x, y = (f.load_lanes(f.at(start, p), mask) for start in (a, b))
             return [f.multiply_add(x, y, total)]
 
-        whole = f.floor(n, count * self.lanes)
-        s = f.loop(0, whole, count * self.lanes, [f.zero] * count, several)
+        s = f.loop(0, whole, 4 * self.lanes, [f.zero] * 4, four)
         total = f.plus(f.plus(s[0], s[1]), f.plus(s[2], s[3]))
         return f.text(f.total(*f.loop(whole, n, self.lanes, [total], rest)))
 
     def row_product_transposed(self) -> str:
-        f = self.public(
-            "void",
+        f = self.external(
             "row_product_transposed",
-            "i64 %n, i64 %k, ptr noalias readonly %a, ptr noalias readonly %b, i64 %b_row, ptr noalias %c, i1 %accumulate",
+            "i64 %n, i64 %k, ptr noalias readonly %a, ptr noalias readonly %b, i64 %b_row, ptr noalias %c, "
+            "i1 %accumulate",
         )
         n, k, a, b, b_row, c, accumulate = f.arguments
-        whole, stop = f.floor(k, self.lanes), f.floor(n, self.lanes)
+        whole, together = f.floor(k, self.lanes), f.floor(n, self.lanes)
         mask = f.first_lanes(f.subtract(k, whole))
 
         def several(j: Value, b: Value) -> list[Value]:
-            rows = f.each(b, b_row, self.lanes)
+            lines = f.each(b, b_row, self.lanes)
 
-            def piece(load: Callable[[Value], Value]) -> Callable[..., list[Value]]:
+            def products(load: Callable[[Value], Value]) -> Body:
                 def body(p: Value, *sums: Value) -> list[Value]:
                     x = load(f.at(a, p))
-                    return [f.multiply_add(x, load(f.at(row, p)), s) for row, s in zip(rows, sums, strict=True)]
+                    return [f.multiply_add(x, load(f.at(y, p)), total) for y, total in zip(lines, sums, strict=True)]
 
                 return body
 
-            sums = f.loop(0, whole, self.lanes, [f.zero] * self.lanes, piece(f.load))
-            sums = f.loop(whole, k, self.lanes, sums, piece(lambda place: f.load_first(place, mask)))
-            self.put(f, f.totals(sums), f.at(c, j), accumulate)
+            sums = f.loop(0, whole, self.lanes, [f.zero] * self.lanes, products(f.load))
+            sums = f.loop(whole, k, self.lanes, sums, products(lambda place: f.load_lanes(place, mask)))
+            self.put_all(f, [f.totals(sums)], [f.at(c, j)], accumulate)
             return [f.at(b, f.multiply(b_row, self.lanes))]
 
-        def one(j: Value, b: Value) -> list[Value]:
+        def single(j: Value, b: Value) -> list[Value]:
             dot = f.value(self.number, f"call {self.number} @mg_dot{SUFFIX[self.number]}({k}, {a}, {b})")
-            self.put(f, dot, f.at(c, j), accumulate)
+            self.put_all(f, [dot], [f.at(c, j)], accumulate)
             return [f.at(b, b_row)]
 
-        carried = f.loop(0, stop, self.lanes, [b], several)
-        f.loop(stop, n, 1, carried, one)
+        carried = f.loop(0, together, self.lanes, [b], several)
+        f.loop(together, n, 1, carried, single)
         return f.text()
