@@ -7,6 +7,7 @@ what is kept is decided in llvm/plan.py; llvm/emit.py writes it.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -181,6 +182,35 @@ class Static:
         table[self.number] = address_of(self.held)
 
 
+class Results:
+    """Arrays for a result that belongs to the user: one is given again when nobody else holds it any more."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.made: list[tuple[Array, int]] = []
+
+    def next(self) -> tuple[Array, int]:
+        """An array that only its user will hold, and its address."""
+        for i in range(len(self.made)):
+            if references(self.made, i) == UNHELD:
+                return self.made[i]
+        if len(self.made) == 2:
+            del self.made[0]  # its user keeps it
+        array = np.empty(self.shape, self.dtype)
+        self.made.append((array, address_of(array)))
+        return self.made[-1]
+
+
+def references(made: list[tuple[Array, int]], i: int) -> int:
+    """How many references Python counts to an array of a list."""
+    return sys.getrefcount(made[i][0])
+
+
+UNHELD = references([(np.empty(0), 0)], 0)
+"""How many there are if nobody else holds it: versions of Python count differently."""
+
+
 def address_of(array: Array) -> int:
     found: int = array.__array_interface__["data"][0]
     return found
@@ -220,8 +250,14 @@ class Workspace(on_numpy.Workspace):
             put(number, raw(code.packed_size(TYPES[weight.dtype], inner, outer), weight.dtype.itemsize))
         for kind, number in known.of_kind("scratch"):
             put(number, raw(self.parts * known.scratch[kind], code.BYTES[kind]))
-        self.cells = {node: put(number, np.zeros(self.parts, node.dtype)) for node, number in known.of_kind("cells")}
-        self.results = dict(known.of_kind("result"))
+        cells = {node: put(number, np.zeros(self.parts, node.dtype)) for node, number in known.of_kind("cells")}
+        places = dict(known.of_kind("result"))
+        blocks = [[each.node for each in block] for block in program.contractions]
+        self.sums = [[(program.slots[node], cells[node]) for node in block if node in cells] for block in blocks]
+        self.results = [
+            [(program.slots[node], places[node], Results(node.shape, node.dtype)) for node in block if node in places]
+            for block in blocks
+        ]
 
     def compute(self, sequences: Mapping[Tensor, Any], given: Mapping[Tensor, Any]) -> list[Any]:
         arrays = [(np.ascontiguousarray(sequences[node]), number) for node, number in self.given_numbers]
@@ -239,7 +275,9 @@ class Workspace(on_numpy.Workspace):
                 statics = dict.fromkeys(node for number in item.numbers for node in self.program.statics[number])
                 yield self.run_kernels, [item, [self.static_of[node] for node in statics], self.tasks(item)]
             elif isinstance(item, int):
-                yield self.contract, [item, self.program.contractions[item]]
+                contractions = self.program.contractions[item]
+                work = self.steps * sum(each.node.size * each.factors[0].rows for each in contractions)
+                yield self.contract, [item, self.parts if work >= LEAST_WORK else 1]
             else:
                 step, phase = item
                 yield step.run, self.arguments(step, 0, self.steps, phase)
@@ -264,25 +302,18 @@ class Workspace(on_numpy.Workspace):
                 self.program.pack[number](self.table_address)
         threads.run(tasks)
 
-    def contract(self, values: list[Any], number: int, contractions: Sequence[Contraction]) -> None:
+    def contract(self, values: list[Any], number: int, parts: int) -> None:
         """Products over all timesteps; threads take parts of each result."""
-        slots = self.program.slots
-        for each in contractions:
-            if each.node.primitive is not TIME_DOT:
-                values[slots[each.node]] = result = np.empty(each.node.shape, each.node.dtype)
-                self.table[self.results[each.node]] = address_of(result)
-        call = functools.partial(self.program.contract[number], self.table_address, self.steps)
-        if self.parts == 1 or self.work_of(contractions) < LEAST_WORK:
-            call(0, 1)
+        for slot, place, results in self.results[number]:
+            values[slot], self.table[place] = results.next()
+        function = self.program.contract[number]
+        if parts == 1:
+            function(self.table_address, self.steps, 0, 1)
         else:
-            threads.run([functools.partial(call, part, self.parts) for part in range(self.parts)])
-        for each in contractions:
-            if each.node.primitive is TIME_DOT:
-                values[slots[each.node]] = self.cells[each.node].sum()
-
-    def work_of(self, contractions: Sequence[Contraction]) -> int:
-        """How many multiplications products over all timesteps take."""
-        return self.steps * sum(each.node.size * each.factors[0].rows for each in contractions)
+            call = functools.partial(function, self.table_address, self.steps)
+            threads.run([functools.partial(call, part, parts) for part in range(parts)])
+        for slot, cells in self.sums[number]:
+            values[slot] = cells[0] if parts == 1 else cells.sum()
 
     def start_row(self, node: Tensor, a: int, b: int) -> Array:
         buffer = self.program.layout.buffer[node]

@@ -97,7 +97,8 @@ class KernelText:
                 sizes = [*([count] if count > 1 else []), *steps, *self.row_shape(shape)]
                 given = [str(sizes[0]) if len(sizes) == 1 else shape_text(sizes)]
                 given += [str(dtype)] if dtype != np.float64 else []
-                script.write(f"{line.removesuffix(',')} = empty({', '.join(given)})  # {what}")
+                made = f"{line.removesuffix(',')} = empty({', '.join(given)})"
+                script.lines += [f"{made}  # {what}"] if len(made + what) < WIDTH - 4 else [f"# {what}", made]
         self.write_starts(states)
 
     def row_shape(self, shape: tuple[int, ...]) -> list[Any]:
