@@ -23,6 +23,8 @@ from microgrid.differentiate import check_output, wanted_nodes
 from microgrid.drawn_inputs import with_drawn
 from microgrid.errors import GradientError, MicrogridError, OperandIndexError, SequenceError
 from microgrid.execute.executors import LLVM, NUMPY, Executor, checked_name
+from microgrid.execute.on_numpy import Program
+from microgrid.execute.source import source_of
 from microgrid.graph import Graph
 from microgrid.leaves import Input
 from microgrid.ops.time import TIME_STACK, is_spread_over_time
@@ -220,11 +222,46 @@ class Compiled:
     @property
     def schedule(self) -> Schedule:
         """What runs once, what for all timesteps at once and what step by step, for the shapes as recorded."""
+        return self.as_recorded().schedule
+
+    @property
+    def source(self) -> str:
+        """What runs, as Python to read, for the shapes as recorded.
+
+        With executor="llvm" a script of loops, with a line for each number, that computes what the machine code
+        computes; otherwise the functions of NumPy calls, in which a name stands for a node's array, of one timestep
+        in a loop, of all elsewhere.
+
+        >>> u, x, h = mg.parameter(0.5, name="u"), mg.input(0.0, name="x"), mg.state(0.0, name="h")
+        >>> h.next = mg.tanh(u * h + x)
+        >>> print(mg.compile(mg.Graph(h.next), wrt=()).source)  # doctest: +ELLIPSIS
+        # before the first timestep: initial values
+        ...
+        # step by step, forwards: multiply_1, add_1, h_next
+        def block_1(S, all_h, multiply_1, all_x, add_1, all_h_next):
+            u = S[0]
+            for h, x, h_next in zip(all_h, all_x, all_h_next):
+                np.multiply(u, h, multiply_1)
+                np.add(multiply_1, x, add_1)
+                np.tanh(add_1, h_next)
+        ...
+        """
+        program = self.as_recorded()
+        if self.executor == "llvm":
+            from microgrid.execute import on_llvm
+            from microgrid.execute.llvm.listing import listing
+
+            assert isinstance(program, on_llvm.Program)
+            return listing(program)
+        return source_of(program)
+
+    def as_recorded(self) -> Program:
+        """The program for the shapes as recorded."""
         examples = [np.asarray(node.value)[None] for _, node in self.inputs]
         spread = [len(node.operands[0]) for node in self.graph.nodes if is_spread_over_time(node)]
         executor = LLVM if self.executor == "llvm" else NUMPY
         network = self.recorded(spread[0] if spread else 1, examples, {}, False, executor.rewrites)
-        return Whole(network, executor).program.schedule
+        return Whole(network, executor).program
 
     def mask(self, lengths: Any, arrays: list[Any], length: int) -> Any:
         """Which sequences of the batch have not ended at which timestep."""
