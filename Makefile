@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
 # a core for each process, none to fight over:
 TEST := OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto
 
@@ -25,7 +26,7 @@ test-browser: $(VENV)/installed-dev
 	$(BIN)/python -m pytest tests/browser
 
 bench: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[bench]'
+	$(PIP) install --quiet --no-compile --editable '.[bench]'
 	$(BIN)/python benchmarks/eager.py
 	$(BIN)/python benchmarks/bptt.py --out benchmarks/out
 	$(BIN)/python benchmarks/training.py
@@ -42,9 +43,9 @@ $(VENV)/bin/python: | python-is-new-enough
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[plots]'
+	$(PIP) install --quiet --no-compile --editable '.[plots]'
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
+	$(PIP) install --quiet --no-compile --editable '.[dev]'
 	@touch $@ $(VENV)/installed

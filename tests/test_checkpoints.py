@@ -99,6 +99,12 @@ SETTINGS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _without_waiting_for_the_disk(monkeypatch):
+    """These write thousands of files; that each is on the disk before it takes its name, test_model_files sees."""
+    monkeypatch.setattr(whole.os, "fsync", lambda descriptor: None)
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "run.safetensors"

@@ -187,6 +187,11 @@ def unrolled(net):
     return viz.draw(net.unroll(steps=3))
 
 
+@functools.cache
+def beside(net):
+    return viz.before_after(net, steps=3)
+
+
 def test_the_rolled_svg_has_every_node_and_edge_once(net):
     picture = rolled(net)
     assert Counter(titles(picture, "node")) == expected_nodes(net, 1)
@@ -202,7 +207,7 @@ def test_the_unrolled_svg_has_every_node_edge_and_timestep_once(net):
 
 
 def test_before_after_holds_both_pictures(net):
-    picture = viz.before_after(net, steps=3)
+    picture = beside(net)
     both = Counter(titles(rolled(net), "node")) + Counter(titles(unrolled(net), "node"))
     captions = 2
     assert len(titles(picture, "node")) == both.total() + captions
@@ -226,7 +231,7 @@ def test_a_node_read_twice_by_one_operation_has_two_edges():
 
 @functools.cache
 def all_scenes(net):
-    return [viz.draw(net).scene, viz.draw(net.unroll(steps=4)).scene, viz.before_after(net, steps=3).scene]
+    return [rolled(net).scene, viz.draw(net.unroll(steps=4)).scene, beside(net).scene]
 
 
 def test_no_two_nodes_overlap(net):
@@ -276,19 +281,19 @@ def test_a_state_stands_beside_its_next_at_the_same_height_and_its_delay_runs_le
 
 
 def test_computation_flows_upwards(net):
-    scene = viz.draw(net.unroll(steps=2)).scene
+    scene = unrolled(net).scene
     for wire in scene.wires:
         if wire.kind == "operand" and "t" in wire.tail:
             assert scene.boxes[wire.tail].y < scene.boxes[wire.head].y
 
 
 def test_the_delay_is_a_dashed_labelled_edge_back(net):
-    back = [wire for wire in viz.draw(net).scene.wires if wire.kind == "delay back"]
+    back = [wire for wire in rolled(net).scene.wires if wire.kind == "delay back"]
     assert len(back) == len(net.states)
     assert Counter((wire.head, wire.label) for wire in back) == Counter(
         (node_id(net, state), "t+1" if state.reverse else "t−1") for state in net.states
     )
-    assert viz.draw(net).source.count("dashed") == len(net.states)
+    assert rolled(net).source.count("dashed") == len(net.states)
 
 
 def test_the_loop_of_a_reverse_state_runs_the_other_way_round():
@@ -320,7 +325,7 @@ def test_a_learnable_start_stands_outside_the_timestep_at_which_its_state_starts
 
 
 def test_weights_stand_once_outside_the_timesteps(net):
-    scene = viz.draw(net.unroll(steps=3)).scene
+    scene = unrolled(net).scene
     for parameter in net.parameters:
         box = scene.boxes[node_id(net, parameter)]
         for frame in scene.frames.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,7 +42,11 @@ class Picture:
 
     def __init__(self, scene: Scene, look: themes.Theme = themes.LIGHT) -> None:
         self.scene = scene
-        self.source = to_dot(scene, look)
+        self._look = look
+
+    @functools.cached_property
+    def source(self) -> str:
+        return to_dot(self.scene, self._look)
 
     def render(self, format: str) -> bytes:
         """The picture as "svg", "png", "pdf" or "dot"."""

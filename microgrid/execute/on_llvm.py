@@ -29,7 +29,6 @@ from microgrid.execute.memory import Layout, is_view, raw
 from microgrid.execute.phases import Phase
 from microgrid.graph import Graph
 from microgrid.leaves import State
-from microgrid.ops.time import TIME_DOT
 from microgrid.schedule import Block
 from microgrid.tensor import Tensor
 

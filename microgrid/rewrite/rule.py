@@ -37,12 +37,17 @@ def together(graph: Graph, *rewrites: Rewrite) -> Graph:
     if not rules:
         return graph
 
+    matched = False
+
     def remake(node: Tensor, made: Made) -> Tensor:
+        nonlocal matched
         for rule in rules:
             new = rule(node, made)
             if new is not None:
+                matched = True
                 return new
         return kept(node, made)
 
     with recording.outlines():
-        return rebuilt(graph, remake)
+        copy = rebuilt(graph, remake)
+    return copy if matched else graph  # of which much is known already

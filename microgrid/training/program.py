@@ -115,9 +115,7 @@ class Watch:
     program : Program
     """
 
-    def __init__(
-        self, outputs: Mapping[str, Tensor], wrt: Sequence[Tensor] = (), executor: str = "numpy"
-    ) -> None:
+    def __init__(self, outputs: Mapping[str, Tensor], wrt: Sequence[Tensor] = (), executor: str = "numpy") -> None:
         for name, output in outputs.items():
             if not isinstance(output, Tensor) or output.shape != ():
                 found = f"of shape {output.shape}" if isinstance(output, Tensor) else type(output).__name__

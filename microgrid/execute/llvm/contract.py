@@ -18,7 +18,7 @@ from microgrid.tensor import Tensor
 
 CONTRACTIONS = (TIME_MATMUL, TIME_ROWS, TIME_DOT)
 
-LEAST_WORK = 1 << 20
+LEAST_WORK = 1 << 23
 """From how many multiplications on a product over all timesteps is shared among threads."""
 
 DECLARES = """

@@ -15,7 +15,7 @@ from typing import Any
 
 from microgrid.errors import OperandError
 
-LEAST_SECONDS = 60e-6
+LEAST_SECONDS = 150e-6
 """From how much work on a second thread is worth waking up."""
 
 _chosen: int | None = None
