@@ -26,6 +26,12 @@ def both_executors(request: pytest.FixtureRequest) -> Iterator[None]:
     mg.compile = usual
 
 
+@pytest.fixture
+def _quickly_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what is compiled and run once: the same code as LLVM IR, but little of LLVM's time."""
+    monkeypatch.setattr(machine, "QUICKLY", True)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _code_of_tests_apart(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Machine code that tests compile goes into no user's cache."""

@@ -22,7 +22,7 @@ from microgrid.errors import (
     SequenceError,
     UnknownNameError,
 )
-from microgrid.execute import on_numpy
+from microgrid.execute import on_llvm, on_numpy
 from microgrid.ops.pick import add_rows, place
 
 pytestmark = pytest.mark.usefixtures("both_executors")
@@ -129,6 +129,7 @@ def test_compiled_network_equals_the_unrolled_one_from_other_starts(name):
         assert_compiled_is_unrolled(net, sequences_for(net, 3, rng), 3, initial=some)
 
 
+@pytest.mark.usefixtures("_quickly_compiled")
 @pytest.mark.parametrize("seed", range(200))
 def test_compiled_random_graph_equals_the_unrolled_one(seed):
     network = RandomNetwork(seed, both_directions=seed % 4 > 0)
@@ -142,6 +143,7 @@ def test_compiled_random_graph_equals_the_unrolled_one(seed):
     assert_same(run.state, state)
 
 
+@pytest.mark.usefixtures("_quickly_compiled")
 @pytest.mark.parametrize("seed", range(0, 40, 4))
 def test_values_of_every_node_of_a_random_graph_are_the_same(seed):
     network = RandomNetwork(seed, both_directions=True)
@@ -978,6 +980,7 @@ def gradients_of_all(net, dag):
     return found
 
 
+@pytest.mark.usefixtures("_quickly_compiled")
 @pytest.mark.parametrize("seed", range(0, 60, 5))
 def test_gradients_by_every_node_of_a_random_graph(seed):
     network = RandomNetwork(seed, both_directions=True)
@@ -1130,6 +1133,7 @@ OPERATIONS = {
 }
 
 
+@pytest.mark.usefixtures("_quickly_compiled")
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 1, 3)], ids=str)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operation_inside_a_cycle_and_outside(name, shape):
@@ -1159,9 +1163,11 @@ def test_every_primitive_is_run_inside_a_cycle_and_outside():
 # --- in chunks of timesteps -----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("_quickly_compiled")
 @pytest.mark.parametrize("chunk", [1, 2, 3])
 def test_random_graphs_in_chunks_of_timesteps(chunk, monkeypatch):
-    monkeypatch.setattr(on_numpy, "chunk_length", lambda phase, layout, steps: min(chunk, steps))
+    for executor in (on_numpy, on_llvm):
+        monkeypatch.setattr(executor, "chunk_length", lambda part, layout, steps: min(chunk, steps))
     for seed in range(8 * chunk, 8 * chunk + 8):
         network = RandomNetwork(seed, both_directions=True, steps=5)
         net, leaves = network.tensors(numbers_as_floats=False)
@@ -1173,9 +1179,11 @@ def test_random_graphs_in_chunks_of_timesteps(chunk, monkeypatch):
         assert_same(run.state, state)
 
 
+@pytest.mark.usefixtures("_quickly_compiled")
 @pytest.mark.parametrize("chunk", [1, 2, 3])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network_in_chunks_of_timesteps(name, chunk, monkeypatch):
-    monkeypatch.setattr(on_numpy, "chunk_length", lambda phase, layout, steps: min(chunk, steps))
+    for executor in (on_numpy, on_llvm):
+        monkeypatch.setattr(executor, "chunk_length", lambda part, layout, steps: min(chunk, steps))
     net = NETWORKS[name]()
     assert_compiled_is_unrolled(net, sequences_for(net, 7, np.random.default_rng(chunk)), 7)

@@ -1,6 +1,8 @@
 """What machine code could get wrong where NumPy could not: memory, order, threads, and arrays as users give them."""
 
 import os
+import platform
+import re
 import threading
 
 import numpy as np
@@ -9,7 +11,7 @@ from test_compiled import assert_compiled_is_unrolled, assert_same, reference
 
 import microgrid as mg
 from microgrid.execute import on_numpy
-from microgrid.execute.llvm import plan, threads
+from microgrid.execute.llvm import machine, storage, threads
 
 pytest.importorskip("llvmlite")
 pytestmark = pytest.mark.usefixtures("on_llvm", "guarded")
@@ -44,8 +46,8 @@ def guarded(monkeypatch):
 
 @pytest.fixture
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(plan, "CACHE_BYTES", 1)
-    monkeypatch.setattr(plan, "LEAST_CHUNK", 2)
+    monkeypatch.setattr(storage, "CACHE_BYTES", 1)
+    monkeypatch.setattr(storage, "LEAST_CHUNK", 2)
 
 
 @pytest.fixture
@@ -319,3 +321,74 @@ def test_random_cell_equals_the_unrolled_one(seed, small_chunks, many_threads):
     assert_same(run.outputs, outputs)
     assert_same(run.grads, gradients)
     assert_same(run.state, state)
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="looks for the registers of x86")
+def test_a_cell_of_ones_own_computes_in_wide_registers():
+    if machine.cpu().vector_bytes < 32:
+        pytest.skip("this processor has none")
+    net, sequences = gated(np.random.default_rng(0), 16, np.float32)
+    step = mg.compile(net, executor="llvm")
+    step(sequences)
+    (whole,) = step.programs.values()
+    code = machine.assembly(whole.program.source)
+    wide = re.findall(r"v(?:mul|add|sub|fmadd\w*|fnmadd\w*)ps\s[^\n]*%[yz]mm", code)
+    single = re.findall(r"v(?:mul|add|sub|fmadd\w*|fnmadd\w*)ss\s", code)
+    assert len(wide) > 50
+    assert len(single) < len(wide) / 10
+
+
+def gated(rng, width, dtype):
+    """A network with a cell that no library has, and a sequence for it."""
+    x, h = mg.input(np.zeros((4, 3), dtype), name="x"), mg.state(np.zeros((4, width), dtype), name="h")
+    W, U = (mg.parameter(rng.normal(size=(n, 2 * width)).astype(dtype), name=s) for n, s in ((3, "W"), (width, "U")))
+    z = x @ W + h @ U
+    gate = mg.sigmoid(z[:, :width])
+    h.next = gate * h + (1 - gate) * mg.tanh(z[:, width:]) * mg.exp(-h * h)
+    return mg.Graph(mg.time_mean(mg.mean(h.next**2))), {"x": rng.normal(size=(9, 4, 3)).astype(dtype)}
+
+
+def loops_are_fused(step):
+    """Whether NumPy computes nothing step by step."""
+    loops = [line for line in str(step.schedule).splitlines() if line.startswith("step by step")]
+    return bool(loops) and not any("by NumPy" in line for line in loops)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("width", [3, 8, 13, 65])
+def test_softmax_and_its_relatives_are_fused_into_the_loop(batch, width):
+    rng = np.random.default_rng(width)
+    x, h = mg.input(np.zeros((batch, 5)), name="x"), mg.state(np.zeros((batch, width)), name="h")
+    W, U = (mg.parameter(0.5 * rng.normal(size=(n, width)), name=s) for n, s in ((5, "W"), (width, "U")))
+    z = x @ W + h @ U
+    h.next = mg.softmax(z) + 0.1 * mg.log_softmax(z)
+    net = mg.Graph(mg.time_mean(mg.mean(mg.logsumexp(h.next, axis=-1) + mg.logsumexp(z, axis=1, keepdims=True)[:, 0])))
+    sequences = {"x": rng.normal(size=(7, batch, 5))}
+    outputs, gradients, _ = reference(net, sequences, wrt=net.parameters)
+    step = mg.compile(net, executor="llvm")
+    run = step(sequences)
+    assert_same(run.outputs, outputs)
+    assert_same(run.grads, gradients)
+    assert loops_are_fused(step)
+
+
+@pytest.mark.parametrize("row", [[np.inf, 1, 2], [-np.inf] * 3, [np.nan, 1, 2], [1000.0, 1000.0, 0], [-np.inf, 0, 1]])
+def test_softmax_and_the_largest_of_values_that_are_not_finite(row):
+    x = mg.input(np.zeros((1, 3)), name="x")
+    y = 1.0 * x
+    net = mg.Graph(mg.logsumexp(y, axis=-1), mg.softmax(y), mg.log_softmax(y), mg.max(y, axis=-1))
+    with np.errstate(all="ignore"):
+        runs = [mg.compile(net, wrt=(), executor=each)(x=np.array([[row]])).outputs for each in ("numpy", "llvm")]
+    for one, two in zip(*(run.values() for run in runs), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-14)
+
+
+@pytest.mark.parametrize("exponent", [-2.5, -1, -0.5, 0, 0.5, 1.5, 2, 3])
+def test_whole_and_half_powers_are_products_and_roots(exponent):
+    x, h = mg.input(np.ones((2, 5)), name="x"), mg.state(np.ones((2, 5)), name="h")
+    h.next = 0.5 * h + mg.power(x + h * h, exponent)
+    net = mg.Graph(mg.time_sum(mg.sum(h.next)))
+    sequences = {"x": np.random.default_rng(1).uniform(1, 2, (4, 2, 5))}
+    step = mg.compile(net, wrt=(), executor="llvm")
+    assert_same(step(sequences).outputs, reference(net, sequences)[0])
+    assert loops_are_fused(step)

@@ -267,9 +267,12 @@ def plot(results: Results, path: Path) -> None:
     from matplotlib import pyplot
 
     cells = cells_in(results)
-    figure, axes = pyplot.subplots(1, len(cells), figsize=(4.2 * len(cells), 4.6), sharey=True, squeeze=False)
+    columns, rows = min(3, len(cells)), -(-len(cells) // 3)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(4.2 * columns, 3.9 * rows + 0.6), sharey=True, squeeze=False)
+    for axis in axes.flat[len(cells) :]:
+        axis.set_visible(False)
     colours = {key: f"C{number}" for number, key in enumerate(ENGINES)}
-    for axis, cell in zip(axes[0], cells, strict=True):
+    for axis, cell in zip(axes.flat, cells, strict=False):
         keys = keys_in(results, cell)
         to = next((key for key in ("fused", "microgrid") if key in keys), keys[0])
         sizes = [case.size for case in results if case.cell == cell]
@@ -283,9 +286,9 @@ def plot(results: Results, path: Path) -> None:
         axis.set_title(f"{cell}: time ÷ {ENGINES[to].title}")
         axis.grid(alpha=0.3, which="both")
     handles = {
-        label: handle for axis in axes[0] for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+        label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=5, frameon=False)
-    figure.tight_layout(rect=(0, 0.1, 1, 1))
-    figure.savefig(path, dpi=130)
+    figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=7, frameon=False)
+    figure.tight_layout(rect=(0, 0.1 / rows, 1, 1))
+    figure.savefig(path, dpi=110)
     pyplot.close(figure)

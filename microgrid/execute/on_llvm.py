@@ -21,9 +21,11 @@ from microgrid.execute.llvm import code, machine, threads
 from microgrid.execute.llvm.contract import LEAST_WORK, Contraction, contraction_of
 from microgrid.execute.llvm.elements import TYPES
 from microgrid.execute.llvm.emit import module
-from microgrid.execute.llvm.plan import Kernel, Plan, chunk_length, plan
+from microgrid.execute.llvm.kernels import Kernel, Plan
+from microgrid.execute.llvm.plan import plan
 from microgrid.execute.llvm.products import tile
 from microgrid.execute.llvm.roles import Element, Product
+from microgrid.execute.llvm.storage import chunk_length
 from microgrid.execute.llvm.table import Table
 from microgrid.execute.memory import Layout, is_view, raw
 from microgrid.execute.phases import Phase

@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from microgrid.graph import Graph
 from microgrid.rewrite.constants import fold_constants
 from microgrid.rewrite.joined import join_single_rows, slice_weights
-from microgrid.rewrite.lower import interpolations, means_as_sums, sigmoid_by_tanh, squares, without_broadcasts
+from microgrid.rewrite.lower import (
+    interpolations,
+    means_as_sums,
+    parts_of_softmax,
+    sigmoid_by_tanh,
+    squares,
+    without_broadcasts,
+)
 from microgrid.rewrite.parts import distribute_over_parts, flat_joins, join_scatters, merge_products_by_one
 from microgrid.rewrite.products import contract_over_time, merge_products, scale_weights, static_factors_last
 from microgrid.rewrite.repeated import merge_repeated
@@ -55,7 +62,7 @@ def fused_network(graph: Graph) -> Graph:
 
 def fused_program(graph: Graph) -> Graph:
     """Few products over all timesteps, and nothing that only moves numbers."""
-    graph = together(graph, fold_constants, join_scatters, slice_weights, without_broadcasts)
+    graph = together(graph, fold_constants, join_scatters, slice_weights, without_broadcasts, parts_of_softmax)
     graph = contract_over_time(static_factors_last(flat_joins(graph)))
     return together(graph, merge_repeated, fold_constants)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from microgrid.graph import Graph
 from microgrid.ops import elementwise, reduce, shape
-from microgrid.ops.elementwise import square, tanh
+from microgrid.ops.elementwise import exp, log, square, tanh, where
 from microgrid.ops.reduce import sum as sum_along
 from microgrid.ops.time import TIME_MEAN, time_sum
 from microgrid.primitive import primitive_of, record
@@ -19,6 +21,8 @@ SIGMOID, POWER = primitive_of(elementwise.sigmoid), primitive_of(elementwise.pow
 SUBTRACT = primitive_of(elementwise.subtract)
 GATED = (ADD, MULTIPLY, SUBTRACT)
 """The operations that read a gate."""
+SOFTMAX, LOG_SOFTMAX = primitive_of(reduce.softmax), primitive_of(reduce.log_softmax)
+LOGSUMEXP = primitive_of(reduce.logsumexp)
 MEAN, BROADCAST_TO = primitive_of(reduce.mean), primitive_of(shape.broadcast_to)
 
 
@@ -108,6 +112,28 @@ def means_as_sums(graph: Graph) -> Rule | None:
             (x,) = node.operands
             return renamed(time_sum(made[x]) / time_sum(1.0), node)
         return None
+
+    return rule
+
+
+@Rewrite
+def parts_of_softmax(graph: Graph) -> Rule | None:
+    """softmax, log_softmax and logsumexp as what they consist of, which meets other element-by-element work."""
+    if not has(graph, SOFTMAX, LOG_SOFTMAX, LOGSUMEXP):
+        return None
+
+    def rule(node: Tensor, made: Made) -> Tensor | None:
+        if node.primitive not in (SOFTMAX, LOG_SOFTMAX, LOGSUMEXP) or not is_float(node) or node.dtype.itemsize < 4:
+            return None
+        (x,) = (made[operand] for operand in node.operands)
+        if node.primitive is not LOGSUMEXP:
+            parted: Tensor = node.primitive.forward(x, **node.params)  # on Tensors it records
+            return renamed(parted, node)
+        axis, keepdims = node.params["axis"], node.params["keepdims"]
+        top = reduce.max(x, axis=axis, keepdims=True)
+        top = where(elementwise.absolute(top) < math.inf, top, 0.0)
+        total = log(sum_along(exp(x - top), axis=axis, keepdims=True)) + top
+        return renamed(total if keepdims else shape.reshape(total, node.shape), node)
 
     return rule
 

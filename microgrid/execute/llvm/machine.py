@@ -24,6 +24,9 @@ OLDEST = (0, 45)
 PASSES = "1"
 """Which way code is made: to be raised with every change of the passes or the code generation below."""
 
+QUICKLY = False
+"""Whether to compile in a fifth of the time what runs slower: for tests that run hundreds of programs once each."""
+
 BYTES = {"float": 4, "double": 8}
 
 
@@ -142,11 +145,11 @@ def load(source: str) -> Module:
     RuntimeError
         If LLVM refuses the source, or a symbol that it declares is nowhere defined: the mistake of who wrote it.
     """
-    digest = hashlib.sha256(source.encode()).digest()
+    digest = hashlib.sha256(f"{QUICKLY} {source}".encode()).digest()
     with _lock:
         module = _loaded.get(digest)
         if module is None:
-            key = cache.key(source, *_maker())
+            key = cache.key(source, str(QUICKLY), *_maker())
             code = cache.read(key)
             if code is None:
                 code = _compiled(source)
@@ -167,7 +170,7 @@ def define(name: str, address: int) -> None:
 def assembly(source: str) -> str:
     """What LLVM makes of a module of IR for this computer, in words."""
     with _lock:
-        return str(_toolchain()[0].emit_assembly(_optimised(source)))
+        return str(_toolchain(QUICKLY)[0].emit_assembly(_optimised(source)))
 
 
 @functools.cache
@@ -182,24 +185,24 @@ def _maker() -> tuple[str, ...]:
 
 def _compiled(source: str) -> bytes:
     """Object code, as a compiler would write it to a file."""
-    return bytes(_toolchain()[0].emit_object(_optimised(source)))
+    return bytes(_toolchain(QUICKLY)[0].emit_object(_optimised(source)))
 
 
-def _target_machine() -> Any:
+def _target_machine(quickly: bool = False) -> Any:
     llvm = _llvm()
     target = llvm.Target.from_triple(llvm.get_process_triple())
-    return target.create_target_machine(cpu=cpu().name, features=cpu().features, opt=3, jit=True)
+    return target.create_target_machine(cpu=cpu().name, features=cpu().features, opt=0 if quickly else 3, jit=True)
 
 
 @functools.cache
-def _toolchain() -> tuple[Any, Any, Any, Any]:
+def _toolchain(quickly: bool) -> tuple[Any, Any, Any, Any]:
     """A target machine, the options of passes, the passes over a module and those over each of its functions.
 
     LLVM's passes over whole modules would double the time for code that is no faster. Sources have explicit
     vectors and unroll what should be, so nothing looks for more of either.
     """
     llvm = _llvm()
-    machine = _target_machine()
+    machine = _target_machine(quickly)
     options = llvm.create_pipeline_tuning_options(speed_level=1)
     options.loop_vectorization = options.slp_vectorization = False
     options.loop_unrolling = options.loop_interleaving = False
@@ -213,7 +216,7 @@ def _toolchain() -> tuple[Any, Any, Any, Any]:
 
 def _optimised(source: str) -> Any:
     llvm = _llvm()
-    machine, options, inline, simplify = _toolchain()
+    machine, options, inline, simplify = _toolchain(QUICKLY)
     try:
         module = llvm.parse_assembly(source)
         module.verify()
@@ -224,7 +227,7 @@ def _optimised(source: str) -> Any:
     builder = llvm.create_pass_builder(machine, options)  # one that is used again gets slower with every use
     inline.run(module, builder)
     for function in module.functions:
-        if not function.is_declaration:
+        if not function.is_declaration and not QUICKLY:
             simplify.run(function, builder)
     return module
 

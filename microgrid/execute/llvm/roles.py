@@ -24,7 +24,8 @@ from microgrid.ops.time import is_spread_over_time
 from microgrid.primitive import STOP_GRADIENT, primitive_of
 from microgrid.tensor import Tensor, is_fixed_number
 
-MATMUL, SUM = primitive_of(matmul), primitive_of(reduce.sum)
+MATMUL = primitive_of(matmul)
+FOLDS = {primitive_of(reduce.sum): "add", primitive_of(reduce.max): "maximum"}
 TRANSPOSE = primitive_of(shape.transpose)
 MOVING: tuple[Callable[..., Any], ...] = (
     *(shape.reshape, shape.squeeze, shape.expand_dims, shape.transpose, shape.swapaxes),
@@ -78,10 +79,14 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sum:
-    """Sums of neighbours among the elements read, `length` at a time."""
+class Fold:
+    """Sums of neighbours among the elements read, `length` at a time, or the largest of them.
+
+    op : "add" or "maximum"
+    """
 
     node: Tensor
+    op: str
     read: Read
     length: int
     size: int
@@ -114,7 +119,7 @@ class Given:
     node: Tensor
 
 
-Role: TypeAlias = Element | Move | Sum | Product | Given
+Role: TypeAlias = Element | Move | Fold | Product | Given
 
 
 def runs(read: Read) -> list[tuple[int, int, bool]]:
@@ -172,8 +177,8 @@ class Reader:
             return Given(node)
         if node.primitive is MATMUL:
             return self.product_of(node)
-        if node.primitive is SUM:
-            return self.sum_of(node)
+        if node.primitive in FOLDS:
+            return self.fold_of(node)
         if node.primitive in MOVES:
             return self.move_of(node)
         try:
@@ -272,8 +277,9 @@ class Reader:
             reads.append(behind)
         return Move(node, None if (source[0] == 0).all() else source[0], tuple(reads))
 
-    def sum_of(self, node: Tensor) -> Sum | None:
-        """A sum along the last axes."""
+    def fold_of(self, node: Tensor) -> Fold | None:
+        """A sum, or the largest element, along the last axes."""
+        assert node.primitive is not None
         (x,) = node.operands
         axes = sorted(axes_of(x.ndim, node.params["axis"]))
         last = list(range(x.ndim - len(axes), x.ndim))
@@ -282,7 +288,7 @@ class Reader:
         read = self.behind_views(Read(x, None, True))
         if read is None:
             return None
-        return Sum(node, read, math.prod(x.shape[axis] for axis in axes), self.row_size(x))
+        return Fold(node, FOLDS[node.primitive], read, math.prod(x.shape[axis] for axis in axes), self.row_size(x))
 
     def product_of(self, node: Tensor) -> Product | None:
         x, weight = node.operands
@@ -316,7 +322,11 @@ def inputs_of(role: Role) -> list[Read]:
         return [read for read in role.reads if read is not None]
     if isinstance(role, Move):
         return list(role.reads)
-    return [role.read] if isinstance(role, Sum) else []
+    return [role.read] if isinstance(role, Fold) else []
+
+
+def operands_of(role: Role) -> list[Tensor]:
+    return [role.source] if isinstance(role, Product) else [read.operand for read in inputs_of(role)]
 
 
 def row_size(node: Tensor, rows: int) -> int:

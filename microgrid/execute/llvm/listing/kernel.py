@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from microgrid.execute.llvm.kernels import Group, Kernel, Level, Section
 from microgrid.execute.llvm.listing.row import RowText
 from microgrid.execute.llvm.listing.text import WIDTH, shape_text, unravelled, wrapped
-from microgrid.execute.llvm.plan import Group, Kernel, Level, Section, root
 from microgrid.execute.llvm.roles import Product, Read, Reader, row_size
+from microgrid.execute.llvm.storage import root
 from microgrid.execute.memory import Buffer
 from microgrid.leaves import Parameter, State
 from microgrid.tensor import Tensor

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from microgrid.execute.llvm.elements import Value, written
+from microgrid.execute.llvm.kernels import Group
 from microgrid.execute.llvm.listing.names import FUNCTIONS, is_named
 from microgrid.execute.llvm.listing.text import WIDTH, occurrences, plain
-from microgrid.execute.llvm.plan import Group, hands_over
-from microgrid.execute.llvm.roles import Element, Move, Read, Sum, row_size
+from microgrid.execute.llvm.roles import Element, Fold, Move, Read, row_size
+from microgrid.execute.llvm.storage import hands_over
 from microgrid.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class RowText:
     def pieces(self, node: Tensor, group: Group) -> range:
         """The numbers of a node's pieces; of what a sum adds up."""
         role = self.roles[node]
-        size = role.size if isinstance(role, Sum) else row_size(node, self.rows)
+        size = role.size if isinstance(role, Fold) else row_size(node, self.rows)
         return range(size // self.width(node, group))
 
     def width(self, node: Tensor, group: Group) -> int:
@@ -73,12 +74,12 @@ class RowText:
 
     def is_wide(self, node: Tensor) -> bool:
         """Whether a node is computed in a loop over columns; otherwise it is one number of a row."""
-        return isinstance(self.roles[node], Sum) or row_size(node, self.rows) > 1
+        return isinstance(self.roles[node], Fold) or row_size(node, self.rows) > 1
 
     def reads(self, node: Tensor, piece: int, group: Group) -> list[tuple[int, Read]]:
         """(number of the operand, how it is read) for a piece of a node."""
         role = self.roles[node]
-        if isinstance(role, Sum):
+        if isinstance(role, Fold):
             return [(0, role.read)]
         if isinstance(role, Move):
             k = 0 if role.source is None else int(role.source[piece * self.width(node, group)])
@@ -123,10 +124,10 @@ class RowText:
 
     def write_group(self, group: Group) -> None:
         script = self.script
-        totals = {node: self.totals(node) for node in group.nodes if isinstance(self.roles[node], Sum)}
-        for names in totals.values():
+        totals = {node: self.totals(node) for node in group.nodes if isinstance(self.roles[node], Fold)}
+        for node, names in totals.items():
             for name in names:
-                script.write(f"{name} = 0.0")
+                script.write(f"{name} = {'0.0' if self.fold(node).op == 'add' else '-inf'}")
         if any(self.width(node, group) > 1 for node in group.nodes):
             with script.block(f"for {self.names.k} in range({group.width}):"):
                 self.write_pieces(group)
@@ -139,10 +140,14 @@ class RowText:
             if len(names) == 1:
                 self.values[node, 0] = self.named(names[0], node)
 
+    def fold(self, node: Tensor) -> Fold:
+        role = self.roles[node]
+        assert isinstance(role, Fold)
+        return role
+
     def totals(self, node: Tensor) -> list[str]:
         """The registers in which sums grow."""
-        role = self.roles[node]
-        assert isinstance(role, Sum)
+        role = self.fold(node)
         count = role.size // role.length
         return [self.register(node, place, count) for place in range(count)]
 
@@ -163,15 +168,19 @@ class RowText:
 
     def is_taken_in(self, node: Tensor, piece: int, value: Value) -> bool:
         """Whether a number has no line: nobody named it, and it is read once, or only brought elsewhere."""
-        if is_named(node) or node in self.kernel.stored or isinstance(self.roles[node], Sum):
+        if is_named(node) or node in self.kernel.stored or isinstance(self.roles[node], Fold):
             return False
         once = self.uses.get((node, piece), 0) == 1 and node not in self.apart | self.read_elsewhere
         return once or value.op in ("operand", "constant")
 
     def write_line(self, node: Tensor, piece: int, group: Group, value: Value, text: str) -> None:
         role, script, key = self.roles[node], self.script, (node, piece)
-        if isinstance(role, Sum):
+        if isinstance(role, Fold):
             total = self.totals(node)[piece * group.width // role.length]
+            if role.op == "maximum":
+                script.functions.update({"inf", "maximum"})
+                script.write(f"{total} = maximum({total}, {text})")
+                return
             sign = "-" if value.op == "negative" else "+"
             script.write(f"{total} {sign}= {text.removeprefix('-') if sign == '-' else text}")
             return

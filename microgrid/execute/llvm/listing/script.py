@@ -10,10 +10,10 @@ import numpy as np
 
 from microgrid.execute.llvm.contract import Contraction, Factor, contraction_of
 from microgrid.execute.llvm.elements import NoExpression, expression, written
+from microgrid.execute.llvm.kernels import Kernel
 from microgrid.execute.llvm.listing.kernel import KernelText
 from microgrid.execute.llvm.listing.names import Names, is_named
 from microgrid.execute.llvm.listing.text import plain, shape_text, wrapped
-from microgrid.execute.llvm.plan import Kernel
 from microgrid.execute.llvm.roles import MATMUL, TRANSPOSE
 from microgrid.execute.memory import is_view
 from microgrid.leaves import State
