@@ -26,9 +26,17 @@ def both_executors(request: pytest.FixtureRequest) -> Iterator[None]:
     mg.compile = usual
 
 
+@pytest.fixture(scope="module")
+def _all_quickly_compiled() -> Iterator[None]:
+    """For what is compiled and run once: the same code as LLVM IR, but little of LLVM's time."""
+    machine.QUICKLY = True
+    yield
+    machine.QUICKLY = False
+
+
 @pytest.fixture
 def _quickly_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For what is compiled and run once: the same code as LLVM IR, but little of LLVM's time."""
+    """The same for one test."""
     monkeypatch.setattr(machine, "QUICKLY", True)
 
 

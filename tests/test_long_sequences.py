@@ -14,7 +14,7 @@ from test_compiled import assert_same, differentiable, reduced, reference, seque
 import microgrid as mg
 from microgrid.errors import CausalityError, NotFiniteError, SequenceError
 
-pytestmark = pytest.mark.usefixtures("both_executors")
+pytestmark = pytest.mark.usefixtures("both_executors", "_all_quickly_compiled")
 
 # --- checkpoint_every: the same numbers --------------------------------------------------------------------
 
