@@ -131,6 +131,15 @@ def test_the_schedule_says_what_numpy_computes():
 
 
 @llvm
+def test_the_schedule_names_the_operation_that_keeps_a_loop_on_numpy():
+    x, h = mg.input(np.zeros((4, 3)), name="x"), mg.state(np.zeros((4, 3)), name="h")
+    h.next = mg.tanh(x + mg.cumsum(h, axis=1).named("heights"))
+    step = mg.compile(mg.time_sum(mg.sum(h.next, axis=1)), wrt=(), executor="llvm")
+    (loop,) = [line for line in str(step.schedule).splitlines() if line.startswith("step by step")]
+    assert loop.endswith("(by NumPy, because of heights)")
+
+
+@llvm
 def test_training_and_evaluation_with_machine_code_follow_those_with_numpy():
     losses = []
     for executor in ("numpy", "llvm"):

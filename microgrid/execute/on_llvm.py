@@ -27,10 +27,9 @@ from microgrid.execute.llvm.products import tile
 from microgrid.execute.llvm.roles import Element, Product
 from microgrid.execute.llvm.storage import chunk_length
 from microgrid.execute.llvm.table import Table
-from microgrid.execute.memory import Layout, is_view, raw
+from microgrid.execute.memory import Layout, raw
 from microgrid.execute.phases import Phase
 from microgrid.graph import Graph
-from microgrid.leaves import State
 from microgrid.schedule import Block
 from microgrid.tensor import Tensor
 
@@ -66,15 +65,15 @@ class Program(on_numpy.Program):
         return self.plan.layout
 
     def notes(self) -> dict[Block, str]:
-        """Which blocks of the schedule NumPy computes, or which of their operations."""
+        """Which blocks of the schedule NumPy computes, and because of which operations."""
+        by_numpy = [part for _, parts in self.plan.parts for part in parts if part.block is not None]
         found: dict[Block, str] = {}
         for block in self.schedule.blocks:
-            mine = [node for node in block.nodes if node in self.plan.by_numpy and not isinstance(node, State)]
-            if mine:
-                computed = [node for node in block.nodes if not isinstance(node, State) and not is_view(node)]
-                names = ", ".join(self.graph.names[node] for node in mine if not is_view(node))
-                all_of_it = all(node in self.plan.by_numpy for node in computed)
-                found[block] = "by NumPy" if all_of_it else f"by NumPy: {names}"
+            member = set(block.nodes)
+            blamed = [node for part in by_numpy for node in part.because if node in member]
+            names = ", ".join(self.graph.names[node] for node in blamed)
+            if blamed:
+                found[block] = f"by NumPy, because of {names}" if block.kind == "loop" else f"by NumPy: {names}"
         return found
 
     def write(self) -> None:

@@ -61,10 +61,11 @@ class Kernel:
 
 @dataclass(slots=True, eq=False)
 class Part:
-    """A part of a phase: a kernel, or a block that NumPy computes."""
+    """A part of a phase: a kernel, or a block that NumPy computes, because of some of its nodes."""
 
     kernel: Kernel | None
     block: Block | None
+    because: tuple[Tensor, ...] = ()
 
 
 @dataclass(slots=True, eq=False)

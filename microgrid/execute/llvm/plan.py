@@ -72,7 +72,7 @@ def parts_of(phase: Phase, graph: Graph) -> list[Part]:
     found: list[Part] = []
     for block, mode, roles in pieces:
         if mode is None:
-            found.append(Part(None, block))
+            found.append(Part(None, block, tuple(node for node in block.nodes if node not in roles)))
             continue
         section = Section("loop" if block.kind == "loop" else "all", list(block.nodes))
         before = found[-1].kernel if found else None
@@ -95,13 +95,18 @@ def batch_of(phase: Phase, graph: Graph) -> int:
 
 
 def mode_of(block: Block, rows: int, graph: Graph) -> tuple[tuple[int, bool] | None, dict[Tensor, Role]]:
-    """How a whole block is emitted: (number of rows, whether they are those of the first axis), or not at all."""
+    """How a whole block is emitted: (number of rows, whether they are those of the first axis), or not at all.
+
+    Then the roles are those of the nodes that are not to blame.
+    """
+    most: dict[Tensor, Role] = {}
     for mode in ((rows, True), (1, False)):
         if mode[0]:
             roles = Reader(*mode, graph.varying).roles_of(block.nodes)
             if len(roles) == len(block.nodes):
                 return mode, roles
-    return None, {}
+            most = max(most, roles, key=len)
+    return None, most
 
 
 def split(block: Block, rows: int, graph: Graph) -> list[tuple[Block, tuple[int, bool] | None, dict[Tensor, Role]]]:
