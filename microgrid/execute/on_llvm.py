@@ -23,7 +23,7 @@ from microgrid.execute.llvm.elements import TYPES
 from microgrid.execute.llvm.emit import module
 from microgrid.execute.llvm.kernels import Kernel, Plan
 from microgrid.execute.llvm.plan import plan
-from microgrid.execute.llvm.products import tile
+from microgrid.execute.llvm.products import packed_size, tile
 from microgrid.execute.llvm.roles import Element, Product
 from microgrid.execute.llvm.storage import chunk_length
 from microgrid.execute.llvm.table import Table
@@ -247,9 +247,9 @@ class Workspace(on_numpy.Workspace):
         self.static_of = {node: Static(node, program.slots[node], number) for node, number in known.of_kind("static")}
         for (weight, transposed), number in known.of_kind("packed"):
             inner, outer = weight.shape[::-1] if transposed else weight.shape
-            put(number, raw(code.packed_size(TYPES[weight.dtype], inner, outer), weight.dtype.itemsize))
+            put(number, raw(packed_size(inner, outer, *known.sizes(TYPES[weight.dtype])), weight.dtype.itemsize))
         for kind, number in known.of_kind("scratch"):
-            put(number, raw(self.parts * known.scratch[kind], code.BYTES[kind]))
+            put(number, raw(self.parts * known.scratch[kind], machine.BYTES[kind]))
         cells = {node: put(number, np.zeros(self.parts, node.dtype)) for node, number in known.of_kind("cells")}
         places = dict(known.of_kind("result"))
         blocks = [[each.node for each in block] for block in program.contractions]

@@ -37,7 +37,7 @@ def arrange(kernel: Kernel, graph: Graph) -> None:
     for section in kernel.sections:
         section.nodes = [node for node in section.nodes if not is_view(node)]
     find_starts(kernel, graph)
-    move_into_loops(kernel, graph)
+    move_into_loops(kernel)
     kernel.sections = [section for section in kernel.sections if section.nodes]
     for section in kernel.sections:
         section.depth = depths(section, kernel)
@@ -60,7 +60,7 @@ def readers_of(kernel: Kernel) -> dict[Tensor, list[Tensor]]:
     return found
 
 
-def move_into_loops(kernel: Kernel, graph: Graph) -> None:
+def move_into_loops(kernel: Kernel) -> None:
     """Bring what is computed for all timesteps into the loop behind it that alone reads it, or the one before it."""
     home = {node: i for i, section in enumerate(kernel.sections) for node in section.nodes}
     order = {node: i for i, node in enumerate(kernel.nodes)}

@@ -11,7 +11,7 @@ from microgrid.execute.llvm import products
 from microgrid.execute.llvm.elements import TYPES
 from microgrid.execute.llvm.roles import Read, Reader, row_size
 from microgrid.execute.llvm.table import Table
-from microgrid.execute.llvm.text import Function
+from microgrid.execute.llvm.text import SUFFIX, Function
 from microgrid.execute.memory import Layout
 from microgrid.ops.time import TIME_DOT, TIME_MATMUL, TIME_ROWS
 from microgrid.tensor import Tensor
@@ -101,7 +101,7 @@ class Writer:
         self.layout = layout
         self.table = table
         self.kind = TYPES[self.node.dtype]
-        self.suffix = {"float": "f32", "double": "f64"}[self.kind]
+        self.suffix = SUFFIX[self.kind]
 
     def write(self) -> None:
         f, first, last = self.f, self.factors[0], self.factors[-1]
@@ -114,10 +114,10 @@ class Writer:
             part = f.let(
                 f"call {self.kind} @mg_dot_{self.suffix}(i64 {f.let(f'sub nsw i64 {b}, {a}')}, ptr {x}, ptr {y})"
             )
-            cells = self.address(self.table.number(("cells", self.node)))
+            cells = self.f.from_table(self.table.number(("cells", self.node)))
             f.do(f"store {self.kind} {part}, ptr {f.at(cells, '%part', self.kind)}")
             return
-        out = self.address(self.table.number(("result", self.node)))
+        out = self.f.from_table(self.table.number(("result", self.node)))
         if self.node.primitive is TIME_ROWS:
             a, b, some = self.share(str(first.columns), f.times(count, first.columns), 64)
             with f.when(some):
@@ -133,7 +133,7 @@ class Writer:
         a, b, some = self.share(str(extent), f.times(count, inner * outer), unit)
         with f.when(some):
             width = f.let(f"sub nsw i64 {b}, {a}")
-            scratch = self.address(self.table.number(("scratch", self.kind)))
+            scratch = self.f.from_table(self.table.number(("scratch", self.kind)))
             scratch = f.at(scratch, f.times("%part", self.table.scratch[self.kind]), self.kind)
             if by_columns:
                 left, right, to = places[0], f.at(places[1], a, self.kind), f.at(out, a, self.kind)
@@ -145,14 +145,10 @@ class Writer:
             factors = f"ptr {left}, i64 {first.stride}, ptr {right}, i64 {last.stride}"
             f.do(f"call void @mg_contract_{self.suffix}({sizes}, {factors}, ptr {to}, i64 {outer}, ptr {scratch})")
 
-    def address(self, number: int) -> str:
-        place = self.f.let_at_entry(f"getelementptr inbounds ptr, ptr %table, i64 {number}")
-        return self.f.let_at_entry(f"load ptr, ptr {place}")
-
     def place(self, factor: Factor) -> str:
         """Where the first row of the first timestep begins."""
         buffer = self.layout.buffer[factor.node]
-        base = self.address(self.table.number(("buffer", id(buffer))))
+        base = self.f.from_table(self.table.number(("buffer", id(buffer))))
         offset = buffer.shift(factor.node) * buffer.row_bytes + factor.offset * factor.node.dtype.itemsize
         return self.f.at(base, offset)
 

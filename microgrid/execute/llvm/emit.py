@@ -14,10 +14,9 @@ from microgrid.execute.llvm.kernels import Group, Kernel, Level, Plan, Section
 from microgrid.execute.llvm.roles import Product, row_size
 from microgrid.execute.llvm.sweep import Sweep
 from microgrid.execute.llvm.table import Table
-from microgrid.execute.llvm.text import Function
+from microgrid.execute.llvm.text import SUFFIX, Function
 from microgrid.tensor import Tensor
 
-SUFFIX = {"float": "f32", "double": "f64"}
 PRODUCTS = """
 declare void @mg_pack_{0}(ptr, i64, i64, i64, i64, ptr)
 declare void @mg_product_{0}(i64, i64, i64, ptr, i64, ptr, ptr, i64, i1)
@@ -66,17 +65,13 @@ def module(kernels: Sequence[Kernel], blocks: Sequence[Sequence[Contraction]], p
 def pack_text(number: int, packed: Sequence[tuple[Tensor, bool]], table: Table) -> str:
     """The function that brings the matrices of a kernel into the form in which products read them."""
     f = Function()
-
-    def address(key: tuple[str, object]) -> str:
-        place = f.let_at_entry(f"getelementptr inbounds ptr, ptr %table, i64 {table.number(key)}")
-        return f.let_at_entry(f"load ptr, ptr {place}")
-
     for weight, transposed in packed:
         rows, columns = weight.shape
         strides = f"i64 1, i64 {columns}, i64 {columns}, i64 {rows}"
         if not transposed:
             strides = f"i64 {columns}, i64 1, i64 {rows}, i64 {columns}"
-        source, to = address(("static", weight)), address(("packed", (weight, transposed)))
+        source = f.from_table(table.number(("static", weight)))
+        to = f.from_table(table.number(("packed", (weight, transposed))))
         f.do(f"call void @mg_pack_{SUFFIX[TYPES[weight.dtype]]}(ptr {source}, {strides}, ptr {to})")
     return f.text(f"void @pack_{number}(ptr noalias readonly %table) nounwind")
 
@@ -101,7 +96,6 @@ class Emitter:
         self.definitions = definitions
         self.declares = declares
         self.f = Function()
-        self.addresses: dict[int, str] = {}
         self.scalars: dict[Tensor, str] = {}  # static numbers
         self.numbers: dict[Tensor, str] = {}  # nodes of one element a row, while that row lasts
         self.pointers: dict[tuple[Tensor, bool], str] = {}  # rows of nodes and statics, while that row lasts
@@ -225,7 +219,7 @@ class Emitter:
             return
         self.static(role.weight)  # what is packed
         self.packed[role.weight, role.transposed] = None
-        packed = self.address(self.table.number(("packed", (role.weight, role.transposed))))
+        packed = self.f.from_table(self.table.number(("packed", (role.weight, role.transposed))))
         count = rows if role.rows == 1 else f.times(rows, role.rows)
         sizes = f"i64 {count}, i64 {role.outer}, i64 {role.inner}"
         places = f"ptr {a}, i64 {role.stride}, ptr {packed}, ptr {c}, i64 {role.outer}"
@@ -250,16 +244,9 @@ class Emitter:
 
     # --- addresses ---
 
-    def address(self, number: int) -> str:
-        """An entry of the table."""
-        if number not in self.addresses:
-            place = self.f.let_at_entry(f"getelementptr inbounds ptr, ptr %table, i64 {number}")
-            self.addresses[number] = self.f.let_at_entry(f"load ptr, ptr {place}")
-        return self.addresses[number]
-
     def static(self, node: Tensor) -> str:
         self.statics[node] = None
-        return self.address(self.table.number(("static", node)))
+        return self.f.from_table(self.table.number(("static", node)))
 
     def static_number(self, node: Tensor) -> str:
         """The value of a static array of one element."""
@@ -277,7 +264,7 @@ class Emitter:
         key = node, True
         if key not in self.pointers:
             f, buffer = self.f, self.layout.buffer[node]
-            base = self.address(self.table.number(("buffer", id(buffer))))
+            base = self.f.from_table(self.table.number(("buffer", id(buffer))))
             shift = buffer.shift(node)
             if buffer.kind == "step":
                 place = base

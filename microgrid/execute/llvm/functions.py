@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from microgrid.execute.llvm.text import SUFFIX
+
 Coefficients = dict[str, tuple[float, ...]]
 
-SHORT = {"float": "f32", "double": "f64"}
 
 LN2: Coefficients = {  # log(2) as a sum; any exponent times the first part is exact, for its last bits are zeros
     "float": (
@@ -165,7 +166,7 @@ class Body:
 
     def call(self, intrinsic: str, kind: str, *arguments: Value | float) -> Value:
         vector = self.vector(kind)
-        short = SHORT.get(kind, kind)
+        short = SUFFIX.get(kind, kind)
         symbol = f"@llvm.{intrinsic}.{short if self.lanes == 1 else f'v{self.lanes}{short}'}"
         self.declares.add(f"declare {vector} {symbol}({', '.join([vector] * len(arguments))})")
         given = ", ".join(f"{vector} {self.operand(argument, kind)}" for argument in arguments)
@@ -426,7 +427,7 @@ def definition(name: str, dtype: str, lanes: int) -> Definition:
     body = Body(FORMATS[dtype], lanes)
     kind = body.vector(dtype)
     result = FUNCTIONS[name](Value(body, "%x", dtype))
-    symbol = f"@mg_{name}_{SHORT[dtype]}x{lanes}"
+    symbol = f"@mg_{name}_{SUFFIX[dtype]}x{lanes}"
     head = f"define internal {kind} {symbol}({kind} %x) alwaysinline nounwind {{"
     text = "\n".join([head, *body.lines, f"  ret {kind} {result.name}", "}", ""])
     return Definition(symbol, text, frozenset(body.declares))

@@ -17,10 +17,9 @@ from microgrid.execute.llvm.roles import (
     Role,
 )
 from microgrid.execute.llvm.storage import choose_kinds, stored_nodes
-from microgrid.execute.memory import Buffer, Layout, is_view
+from microgrid.execute.memory import Layout, assign_buffers
 from microgrid.execute.phases import Phase, phases
 from microgrid.graph import Graph
-from microgrid.leaves import State
 from microgrid.schedule import Block, Schedule
 from microgrid.tensor import Tensor
 
@@ -38,26 +37,6 @@ def plan(schedule: Schedule) -> Plan:
     stored = stored_nodes(graph, parts, by_numpy)
     choose_kinds(layout, parts, stored, by_numpy)
     return Plan(layout, parts, stored, by_numpy)
-
-
-def assign_buffers(layout: Layout) -> None:
-    """A buffer for every varying node that is no view; a state shares that of its next."""
-    graph = layout.graph
-    for node in graph.nodes:
-        if node in graph.varying and not isinstance(node, State) and not is_view(node):
-            layout.buffer[node] = Buffer(node)
-    for state in graph.states:
-        if state.next in graph.varying:
-            layout.buffer[state] = layout.buffer[state.next]
-            layout.buffer[state].state = state
-        else:
-            layout.buffer[state] = Buffer(state)
-    for node in graph.nodes:
-        if node in graph.varying and is_view(node):
-            layout.buffer[node] = layout.buffer[node.operands[0]]
-
-
-# --- which blocks are emitted ---------------------------------------------------------------------------
 
 
 def parts_of(phase: Phase, graph: Graph) -> list[Part]:

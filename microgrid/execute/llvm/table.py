@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from microgrid.execute.llvm import products
+from microgrid.execute.llvm.machine import BYTES
 
 
 class Table:
@@ -38,7 +39,7 @@ class Table:
 
     def sizes(self, kind: str) -> tuple[int, int]:
         """How many numbers a vector register holds, and how many of them there are."""
-        return self.vector_bytes // {"float": 4, "double": 8}[kind], self.registers
+        return self.vector_bytes // BYTES[kind], self.registers
 
     def need_scratch(self, kind: str, inner: int, outer: int) -> None:
         """Make sure that a product over all timesteps has the memory it needs for a while."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+SUFFIX = {"float": "f32", "double": "f64"}
+"""How the names of functions on a kind of number end."""
+
 
 class Function:
     """The body of one function.
@@ -17,7 +20,7 @@ class Function:
         """Lines before all loops."""
         self.lines: list[str] = []
         self.count = 0
-        self.block = "body"
+        self.addresses: dict[int, str] = {}
 
     def name(self) -> str:
         self.count += 1
@@ -37,6 +40,13 @@ class Function:
 
     def do(self, line: str) -> None:
         self.lines.append(f"  {line}")
+
+    def from_table(self, number: int) -> str:
+        """An address from the table that is the function's argument."""
+        if number not in self.addresses:
+            place = self.let_at_entry(f"getelementptr inbounds ptr, ptr %table, i64 {number}")
+            self.addresses[number] = self.let_at_entry(f"load ptr, ptr {place}")
+        return self.addresses[number]
 
     def variable(self, kind: str) -> str:
         return self.let_at_entry(f"alloca {kind}")
